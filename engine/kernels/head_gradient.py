@@ -4,7 +4,9 @@
 
 Beside a few large probabilities p most of a vocabulary has tiny ones, which one scale for the whole row would round to zero. So the
 target, whose p is nearly 1 once the model has learned, is no part of the product, and each block of the vocabulary has a scale for each
-row. A block of W stays in the cache while all rows of a thread are multiplied with it.
+row. Most are still smaller than a step of the bytes. Rounded to the nearest step they would all be missing, in every row in the same
+direction, which the sums over rows in the gradients of adapters multiply; so what is added before digits are cut off is spread evenly
+from 0 to 1. A block of W stays in the cache while all rows of a thread are multiplied with it.
 
 These are kernels as in engine.kernels.compiled, which says how they work and when they are compiled again.
 """
@@ -17,7 +19,6 @@ import numpy as np
 from numba import carray, njit
 
 from engine.kernels.compiled import (
-    HALF,
     ONE,
     ZERO,
     Kernel,
@@ -35,7 +36,11 @@ from engine.kernels.compiled import (
 from engine.kernels.tile_sizes import HEAD_BLOCK, HEAD_ROWS, PANEL, ROWS
 from engine.kernels.tiles import add_scaled_product, rounded_up
 
-LARGEST_BYTE = np.float32(255)  # exponentials have no sign
+LARGEST_BYTE = np.float32(254)  # exponentials have no sign; what is added before rounding needs the last step
+# Multiples of irrational numbers, without their whole parts, lie evenly between 0 and 1, also those beside each other.
+GOLDEN = 0.6180339887498949
+OF_COLUMNS = (np.arange(HEAD_BLOCK) * GOLDEN % 1).astype(np.float32)
+OF_ROWS, OF_BLOCKS = np.sqrt(2) - 1, np.sqrt(3) - 1
 LOWEST = np.float32(-1e30)  # no number's logarithm
 HIDDEN = np.uint16(0xFF80)  # minus infinity in bf16
 
@@ -50,13 +55,20 @@ def largest_of(logits: np.ndarray) -> np.float32:
 
 
 @njit(inline="always")
-def quantise_exponentials(logits: np.ndarray, largest: np.float32, quantised: np.ndarray) -> np.float32:
-    """Write 255 e^(logit - largest) of a block as bytes, with zeros behind it; return the sum of the exponentials."""
+def quantise_exponentials(
+    logits: np.ndarray, largest: np.float32, quantised: np.ndarray, added: np.float32
+) -> np.float32:
+    """Write LARGEST_BYTE e^(logit - largest) of a block as bytes, with zeros behind it; return the sum of the exponentials.
+
+    added: from 0 to 1, where the numbers that are added before rounding begin.
+    """
     total = ZERO
     for column in range(len(logits)):
         number = exponential(bf16_to_float(logits[column]) - largest)
         total += number
-        quantised[column] = float_to_byte(number * LARGEST_BYTE + HALF)
+        shift = OF_COLUMNS[column] + added
+        shift = shift - ONE if shift >= ONE else shift
+        quantised[column] = float_to_byte(number * LARGEST_BYTE + shift)
     quantised[len(logits) :] = 0
     return total
 
@@ -136,7 +148,8 @@ def cross_entropy_with_gradient(arguments: int) -> None:
                 largest = largest_of(block)
                 bytes_of_row = carray(to_pointer(room.quantised + row * HEAD_BLOCK), (HEAD_BLOCK,), np.uint8)
                 factor = exponential(largest - room.largest[row])
-                room.rests[row] += factor * quantise_exponentials(block, largest, bytes_of_row)
+                added = np.float32(((first + row) * OF_ROWS + start // HEAD_BLOCK * OF_BLOCKS) % 1)
+                room.rests[row] += factor * quantise_exponentials(block, largest, bytes_of_row, added)
                 room.scales[row] = factor / LARGEST_BYTE
             column_scales = scales + 4 * (start // HEAD_BLOCK) * padded
             add_block(room.sums, padded, room.quantised, count, room.row_scales, panels + start * padded, column_scales)

@@ -40,3 +40,20 @@ def test_gradient_is_that_of_torch(rows, vocabulary, width, spread, is_compiled,
     matters = expected.norm(dim=1) > 1e-3 * width**0.5
     errors = (gradients.float() - expected).norm(dim=1)[matters] / expected.norm(dim=1)[matters]
     assert matters.any() and errors.max() < 0.02
+
+
+@pytest.mark.skipif(not panels.available(), reason="needs a CPU with AVX-512 BF16 and without AMX")
+def test_small_probabilities_are_not_missing_in_the_sum_over_rows():
+    """Most probabilities are smaller than a step of their bytes, and rows of a head have much in common, so errors would add up."""
+    torch.manual_seed(0)
+    weight = (torch.randn(4096, 64) + 3 * torch.randn(64)).bfloat16()
+    states = torch.randn(300, 64).bfloat16()
+    head = Int8Head(weight, smoothing=None)
+    logits = head.logits(states).float()
+    targets = logits.softmax(1).multinomial(1)[:, 0]
+    slopes = logits.softmax(1)
+    slopes[torch.arange(300), targets] -= 1
+    expected = -(slopes @ weight.float())
+    gradients = head.log_probabilities_with_gradients(states, targets)[1].float()
+    error = (gradients - expected).mean(0).norm() / expected.norm(dim=1).mean()
+    assert error < 0.001

@@ -117,7 +117,9 @@ def measure_run(
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, data_file, Path(folder), base_models_dir, cache_dir=cache_dir)
         with run.translated_errors():
-            if not is_language_model(config.task):  # whose tokens are not kept, and whose model would be in memory twice
+            if not is_language_model(
+                config.task
+            ):  # whose tokens are not kept, and whose model would be in memory twice
                 run.prepare()  # fills the cache of tokens, which the real run will find filled too
                 gc.collect()
             started = time.perf_counter()
