@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from engine.config_problems import ContradictionsError
 from engine.errors import Problem
+from engine.models.plain_templates import USUAL as USUAL_TEMPLATE
+from engine.models.plain_templates import PlainTemplate
 from engine.names import LONGEST_NAME
 from engine.sentences import Sentence
 from engine.sentences import gettext_noop as _
@@ -106,8 +108,8 @@ class ModelSection(Section):
             "Load the frozen weights in 4 bits (nf4) to save the most memory. Needs an NVIDIA GPU and bitsandbytes."
         ),
     )
-    chat_template: Literal["plain", "chatml", "alpaca"] = Field(
-        "plain",
+    chat_template: PlainTemplate = Field(
+        USUAL_TEMPLATE,
         description=_(
             "Language models: how conversations are written for a base model without a chat template. It is saved with the model."
         ),

@@ -1,6 +1,7 @@
 """The conversation of the chat page. It lives in the page alone: nothing of it is stored."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from web.errors import InvalidError, LorasiteError
 
 from .completion_requests import MOST_MESSAGES, ChatRequest, Strict, parse
 from .generation import Pieces, write
-from .language_models import choose_language_model
+from .language_models import choose_language_model, template_beside
 from .selectors import models_for
 
 FIELDS = ("model", "second", "system", "message", "max_tokens", "temperature", "top_p", "seed", "json")
@@ -90,7 +91,7 @@ class Chat:
         if self.exchanges:
             self.values["message"] = self.exchanges.pop().question
 
-    def body(self, column: int) -> dict[str, Any]:
+    def body(self, user: User, column: int) -> dict[str, Any]:
         """Return the request to /v1/chat/completions for the next answer of a column's model.
 
         Earlier questions that it has not answered are left out, because many chat templates want turns to alternate.
@@ -98,7 +99,22 @@ class Chat:
         messages = self.answered_messages(column, self.exchanges[:-1])
         messages += [{"role": "user", "content": exchange.question} for exchange in self.exchanges[-1:]]
         body: dict[str, Any] = {"model": self.names[column], "messages": messages, **self.numbers()}
-        return body | ({"response_format": {"type": "json_object"}} if self.values["json"] else {})
+        if self.values["json"]:
+            body["response_format"] = {"type": "json_object"}
+        template = self.template_beside(user, column)
+        return body | ({"chat_template": template} if template else {})
+
+    def template_beside(self, user: User, column: int) -> str | None:
+        """Return the chat template of the tuned model in the other column, if this one has its base model, else None.
+
+        Both then read the same question, so that their answers differ by the training alone.
+        """
+        if len(self.names) == 2:
+            with suppress(LorasiteError):  # its own column says what is wrong with a model
+                models = models_for(user)
+                asked, other = (choose_language_model(models, self.names[place]) for place in (column, 1 - column))
+                return template_beside(asked, other)
+        return None
 
     def answered_messages(self, column: int, exchanges: list[Exchange]) -> list[dict[str, str]]:
         """Return the system prompt, and the exchanges that a column's model has answered, as messages."""
@@ -133,7 +149,7 @@ class Chat:
         """Return the pieces of the answer of a column's model to the last question."""
         if column >= len(self.names):
             raise InvalidError(gettext("Choose a model."), field="model")
-        options = parse(ChatRequest, self.body(column))
+        options = parse(ChatRequest, self.body(user, column))
         return write(user, choose_language_model(models_for(user), options.model), options, options.conversation())
 
     def answer(self, user: User) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from engine.config_problems import describe_requirement
 from engine.data.conversations import Conversation, UnusableRowError, read_messages
+from engine.models.plain_templates import USUAL, PlainTemplate
 from engine.sentences import Sentence, gettext_noop
 from engine.serve.grammars import OBJECT, schema_fault
 from web.errors import InvalidError
@@ -174,6 +175,11 @@ class CompletionOptions(Strict):
         return None
 
     @property
+    def plain_template(self) -> PlainTemplate:
+        """Return the name of the chat template that a model without one of its own is asked with."""
+        return USUAL
+
+    @property
     def sends_usage(self) -> bool:
         """Return whether a stream ends with the numbers of tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -189,6 +195,7 @@ class ChatRequest(CompletionOptions):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=MOST_CHAT_LOGPROBS)] | None = None
     store: bool | None = None
+    chat_template: PlainTemplate | None = None
     metadata: dict[str, str] | None = None
 
     @property
@@ -240,6 +247,10 @@ class ChatRequest(CompletionOptions):
     @property
     def top_count(self) -> int | None:
         return self.top_logprobs or 0 if self.logprobs else None
+
+    @property
+    def plain_template(self) -> PlainTemplate:
+        return self.chat_template or USUAL
 
     def conversation(self) -> Conversation:
         """Return the messages in the engine's form; Invalid names the message that has none."""

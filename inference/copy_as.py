@@ -36,7 +36,10 @@ def chat_copies(request: HttpRequest, body: dict[str, Any]) -> list[dict[str, st
     """Return the request of the chat page's last answer as curl, Python and with OpenAI's Python client."""
     url = request.build_absolute_uri("/v1/chat/completions")
     curl, python, *_others = request_snippets(url, body, "")
-    arguments = "".join(f"    {name}={value!r},\n" for name, value in body.items())
+    known = dict(body)
+    if "chat_template" in known:  # its client has no argument of this name
+        known["extra_body"] = {"chat_template": known.pop("chat_template")}
+    arguments = "".join(f"    {name}={value!r},\n" for name, value in known.items())
     client = (
         "import os\nfrom openai import OpenAI\n\n"
         f'client = OpenAI(base_url={url.removesuffix("/chat/completions")!r}, api_key=os.environ["TOKEN"])\n'

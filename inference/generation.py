@@ -6,12 +6,16 @@ from contextlib import closing
 from functools import cache
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from accounts.models import User
 from audit.services import record
 from engine.data.conversations import Conversation
+from engine.models.chat_template import has_template
+from engine.models.plain_templates import USUAL
 from engine.serve.generator import GenerationRequest, Piece
 from engine.serve.generator import Generator as AnswerGenerator
+from web.errors import InvalidError
 
 from . import metrics, vllm
 from .completion_requests import CompletionOptions
@@ -46,6 +50,7 @@ def resume(first: Piece, pieces: Pieces) -> Pieces:
 
 def generate(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -> Pieces:
     """Yield the pieces of an answer, by the vLLM server if it has the base model. Raises Invalid, Conflict or OverloadedError."""
+    require_effect(model, options)
     if settings.VLLM_URL and vllm.adapters.serves(model.base_model):
         yield from vllm.generate(model, options)
         return
@@ -62,8 +67,16 @@ def generate(model: LanguageModel, options: CompletionOptions, prompt: Prompt) -
             top_logprobs=options.top_count,
             tools=options.offered_tools,
             required_tool=options.required_tool,
+            chat_template=options.plain_template,
         )
         yield from generator().generate(request)
+
+
+def require_effect(model: LanguageModel, options: CompletionOptions) -> None:
+    """Raise Invalid if a plain chat template is asked for, and the model has one of its own."""
+    if options.plain_template != USUAL and has_template(model.folder):
+        message = _("%(name)s has a chat template of its own, which is always used. Leave out chat_template.")
+        raise InvalidError(message % {"name": model.name}, field="chat_template")
 
 
 def measured(pieces: Pieces, started: float) -> Pieces:

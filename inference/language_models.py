@@ -9,7 +9,9 @@ from django.utils.translation import gettext as _
 from accounts.permissions import permission_object
 from engine.errors import EngineError
 from engine.models.base_models import needs_conversion, resolve
+from engine.models.plain_templates import TEMPLATES
 from experiments.models import Experiment, ModelVersion
+from experiments.results import read_facts
 from samples.language_model import conversion
 from training.base_models import base_models_dir, list_base_models
 from web.errors import ConflictError, InvalidError, NotFoundError
@@ -70,6 +72,14 @@ def choose_language_model(models: Models, name: str) -> LanguageModel:
         require_base_model(models, name)
         return LanguageModel(name, name)
     return from_model(chosen)
+
+
+def template_beside(model: LanguageModel, tuned: LanguageModel) -> str | None:
+    """Return the plain chat template that a model was trained with, if this is its base model, which has none of its own."""
+    if model.source is not None or tuned.source is None or tuned.base_model != model.name:
+        return None
+    template = read_facts(tuned.folder).get("chat_template")
+    return template if template in TEMPLATES else None
 
 
 def from_model(model: Model) -> LanguageModel:

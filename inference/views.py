@@ -123,7 +123,7 @@ def chat(request: SignedInRequest) -> HttpResponse:
         "usual_tokens": USUAL_TOKENS,
     }
     if state.exchanges:
-        context["copies"] = chat_copies(request, state.body(0))
+        context["copies"] = chat_copies(request, state.body(request.user, 0))
     return render(request, "inference/chat.html", context)
 
 

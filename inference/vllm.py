@@ -20,6 +20,7 @@ from typing import Any
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from engine.models.plain_templates import USUAL, plain_template, read_special_tokens
 from engine.serve.generator import FinishReason, Piece, Usage
 from engine.serve.model_files import WEIGHTS, file_state
 from engine.serve.token_logprobs import TokenLogprob
@@ -37,7 +38,9 @@ LIST_TIMEOUT = 5.0
 LISTED_FOR = 30.0  # seconds that the list of base models counts
 RETRY_SECONDS = 5.0
 MOST_ADAPTERS = 64  # loaded by us at the same time; the one that was not used longest is unloaded
-OURS = {"model", "stream", "stream_options", "max_completion_tokens", "max_tokens", "user", "store", "metadata"}
+OURS = {
+    "model", "stream", "stream_options", "max_completion_tokens", "max_tokens", "user", "store", "metadata", "chat_template",
+}  # fmt: skip
 
 
 class ServerUnavailableError(LorasiteError):
@@ -125,6 +128,9 @@ def open_stream(model: LanguageModel, options: CompletionOptions) -> Any:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if options.plain_template != USUAL:
+        special_tokens, _end = read_special_tokens(model.folder)
+        body["chat_template"] = plain_template(options.plain_template, special_tokens)
     name = adapters.require(model)
     try:
         return call(path, body | {"model": name})

@@ -10,14 +10,15 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.sentences import Sentence, gettext_noop
 
 if TYPE_CHECKING:
     from engine.data.conversations import Message
 
-USUAL = "plain"
+PlainTemplate = Literal["plain", "chatml", "alpaca"]
+USUAL: PlainTemplate = "plain"
 IM_END = "<|im_end|>"  # ends turns of ChatML where the base model has it as a token
 TEMPLATES = {
     "plain": (

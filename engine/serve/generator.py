@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.conversations import ROLES, Message, UnusableRowError
 from engine.models.base_models import resolve
+from engine.models.plain_templates import USUAL
 from engine.sentences import Sentence, gettext_noop
 from engine.serve.continuous_batching import ContinuousBatching
 from engine.serve.errors import ModelUnreadableError, PromptRefusedError, PromptTooLongError, ToolsRefusedError
@@ -48,7 +49,7 @@ class GenerationRequest:
     seed: the same one gives the same answer. stop: strings that end the answer and are left out. schema: JSON schema that the answer
     is held to, as far as max_tokens allows. top_logprobs: how many of the likeliest tokens are told with the log-probability
     of each token; None for neither. tools: that the answer may call, as OpenAI's API has them. required_tool: the name of the one
-    that it has to call, "" for any of them, None for none.
+    that it has to call, "" for any of them, None for none. chat_template: that joins the messages for a model without one of its own.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class GenerationRequest:
     top_logprobs: int | None = None
     tools: tuple[Tool, ...] = ()
     required_tool: str | None = None
+    chat_template: str = USUAL
 
 
 class LoadedLanguageModel:
@@ -188,7 +190,7 @@ class Generator:
         """
         from engine.serve.token_sampler import TokenSampler  # deferred: imports torch
 
-        entry = self._acquire(request.folder)
+        entry = self._acquire(request.folder, request.chat_template)
         model: LoadedLanguageModel = entry.value
         try:
             text = model.open_text(request)
@@ -218,19 +220,22 @@ class Generator:
         """Return how many answers are being written and how many wait, for people and monitoring."""
         return self.batching.state()
 
-    def _acquire(self, folder: Path) -> CacheEntry:
+    def _acquire(self, folder: Path, chat_template: str) -> CacheEntry:
         """Return the cache's entry of a model, for one more user. Raises ModelUnreadableError, BusyError."""
         with loading_errors(folder):
             has_adapter = (folder / "lorasite.json").is_file()
-            key: Hashable = ("generates", folder, file_state(folder / (WEIGHTS if has_adapter else "config.json")))
+            state = file_state(folder / (WEIGHTS if has_adapter else "config.json"))
+            key: Hashable = ("generates", folder, state, chat_template)
             entry = self.cache.acquire_if_loaded(key)
             if entry is None:
                 with self.cache.loading, one_core():
-                    size, load = self._plan_loading(folder, has_adapter)
+                    size, load = self._plan_loading(folder, has_adapter, chat_template)
                     entry = self.cache.acquire(key, size, load)
             return entry
 
-    def _plan_loading(self, folder: Path, has_adapter: bool) -> tuple[int, Callable[[CacheEntry], LoadedLanguageModel]]:
+    def _plan_loading(
+        self, folder: Path, has_adapter: bool, chat_template: str
+    ) -> tuple[int, Callable[[CacheEntry], LoadedLanguageModel]]:
         """Return the bytes that a model takes beside what it shares, and what loads it. Loads no weights."""
         from engine.models.text_encoding import load_config  # deferred: import torch
         from engine.serve.adapter_loading import can_share_base
@@ -247,7 +252,7 @@ class Generator:
             require_base_weights(info, base)
             name, end_of_turn = info.base_model, info.end_of_turn
         token_bytes = bytes_per_token(load_config(base, name))
-        source = DecoderSource(base, name, max(1, int(self.cache_mb * MIB) // token_bytes))
+        source = DecoderSource(base, name, max(1, int(self.cache_mb * MIB) // token_bytes), chat_template)
         own_bytes = (fp32_bytes(folder) if has_adapter else 0) + tokenizer_key(folder)[1]
         shared_bytes = fp32_bytes(base) + source.cache_tokens * token_bytes
         self.cache.require_room(own_bytes + shared_bytes)
@@ -274,11 +279,12 @@ class Generator:
 
 @dataclass(frozen=True, slots=True)
 class DecoderSource:
-    """What a decoder is loaded from. cache_tokens: that its cache has room for."""
+    """What a decoder is loaded from. cache_tokens: that its cache has room for. chat_template: see GenerationRequest."""
 
     base: Path
     name: str
     cache_tokens: int
+    chat_template: str
 
 
 def load_language_model(
@@ -291,7 +297,7 @@ def load_language_model(
     from engine.serve.adapter_loading import load_updates  # deferred: imports torch
 
     tokenizer = load_tokenizer(folder, source.name)
-    template = ChatTemplate(tokenizer, source.name)
+    template = ChatTemplate(tokenizer, source.name, source.chat_template)
     updates = {} if adapter is None else load_updates(adapter, decoder)
     end_ids = find_end_ids(source.base, tokenizer, end_of_turn)
     return LoadedLanguageModel(decoder, SequenceAdapter(updates), template, end_ids)

@@ -15,6 +15,7 @@ from experiments.registry.labels import label_set
 from inference.generation import generator
 from inference.services import predictor
 from testing.adapters import make_adapter
+from testing.language_models import build_language_model
 from testing.registered import register_language_model
 
 PRICE_THRESHOLDS = {"thresholds": [0.3, 0.5, 0.9], "temperatures": [1.0, 2.0, 1.0]}
@@ -111,6 +112,16 @@ def tiny(language_bases: Path, settings: Any) -> Iterator[str]:
     settings.BASE_MODELS_DIR = language_bases
     generator.cache_clear()
     yield "tiny"
+    generator.cache_clear()
+
+
+@pytest.fixture
+def bare(tmp_path: Path, settings: Any) -> Iterator[str]:
+    """The name of a base model on this machine that has no chat template."""
+    build_language_model(tmp_path / "bare", template=None)
+    settings.BASE_MODELS_DIR = tmp_path
+    generator.cache_clear()
+    yield "bare"
     generator.cache_clear()
 
 

@@ -1,13 +1,18 @@
 """The chat page without JavaScript, and the streams that its script reads."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 
 from audit.models import Entry
+from engine.models import plain_templates
 from experiments.models import ModelVersion
+from inference.tests.test_openai_api import chat
+from testing.registered import register_language_model
 
 pytestmark = pytest.mark.django_db
 SETTINGS = {"max_tokens": "8", "temperature": "0"}
@@ -30,13 +35,13 @@ def asked_again(context: Any) -> dict[str, str]:
 
 
 @pytest.mark.medium
-def test_conversation_goes_on_in_the_page_alone(tiny: str, browser: Client) -> None:
+def test_conversation_goes_on_in_the_page_alone(tiny: str, browser: Client, member: Any) -> None:
     first = say(browser, "two boxes of tea")
     second = say(browser, "and one of coffee", **asked_again(first))
     exchanges = second["chat"].exchanges
     assert [exchange.question for exchange in exchanges] == ["two boxes of tea", "and one of coffee"]
     assert exchanges[0] == first["chat"].exchanges[0] and exchanges[1].answers[0].text
-    messages = second["chat"].body(0)["messages"]
+    messages = second["chat"].body(member, 0)["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]
     page = browser.post("/chat/", asked_again(second) | {"model": "tiny", "do": "code"}).content.decode()
     assert 'Set the environment variable TOKEN to one of your <a href="/account/tokens/">' in page
@@ -49,6 +54,26 @@ def test_base_and_tuned_model_answer_side_by_side(registered: ModelVersion, brow
     answers = say(browser, "two boxes", model="assistant", second="tiny")["chat"].exchanges[0].answers
     assert [answer.model for answer in answers] == ["assistant", "tiny"]
     assert answers[0].text != answers[1].text
+
+
+@pytest.mark.medium
+def test_base_model_reads_the_chat_template_of_the_tuned_one_beside_it(
+    bare: str, tmp_path: Path, api: Callable[..., Any], member: Any, browser: Client
+) -> None:
+    tuned = register_language_model(member, "helper", tmp_path / bare)
+    info = json.loads((tuned.folder / "lorasite.json").read_text())
+    (tuned.folder / "lorasite.json").write_text(json.dumps(info | {"chat_template": "alpaca"}))
+    (tuned.folder / "chat_template.jinja").write_text(plain_templates.TEMPLATES["alpaca"])
+    page = say(browser, "two boxes", model=bare, second="helper")
+    question = [{"role": "user", "content": "two boxes"}]
+    texts = [
+        chat(api(member), model=bare, messages=question, **fields).json()["choices"][0]["message"]["content"]
+        for fields in ({"chat_template": "alpaca"}, {})
+    ]
+    assert page["chat"].exchanges[0].answers[0].text == texts[0] != texts[1]
+    assert "extra_body={'chat_template': 'alpaca'}" in page["copies"][2]["code"]
+    assert "chat_template" not in page["chat"].body(member, 1)
+    assert "chat_template" not in say(browser, "two boxes", model=bare)["chat"].body(member, 0)
 
 
 def test_question_is_answered_again_or_edited(tiny: str, browser: Client) -> None:

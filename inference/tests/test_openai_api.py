@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from rest_framework.test import APIClient
+from transformers import AutoTokenizer
 
 from accounts.permissions import grant_access
 from audit.models import Entry
+from engine.models.plain_templates import plain_template
 from experiments.models import ModelVersion
 from inference import language_models
 from inference.generation import generator
@@ -45,6 +47,30 @@ def test_answer_has_the_shape_of_openai(api: Callable[..., Any], member: Any, ti
     usage = answer["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert 0 < usage["completion_tokens"] <= 8 and "cached_tokens" in usage["prompt_tokens_details"]
+
+
+@pytest.mark.medium
+def test_chat_template_is_chosen_for_a_base_model_without_one(
+    api: Callable[..., Any], member: Any, bare: str, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / bare)
+    counts = {}
+    for name in ("plain", "chatml", "alpaca"):
+        template = plain_template(name, tokenizer.all_special_tokens)
+        ids = tokenizer.apply_chat_template(
+            HELLO, chat_template=template, add_generation_prompt=True, return_dict=False
+        )
+        counts[name] = len(ids)
+    for name, expected in counts.items():
+        assert chat(api(member), model=bare, chat_template=name).json()["usage"]["prompt_tokens"] == expected
+    assert chat(api(member), model=bare).json()["usage"]["prompt_tokens"] == counts["plain"]
+    assert len(set(counts.values())) == 3
+
+
+def test_chat_template_without_effect_is_refused(api: Callable[..., Any], member: Any, tiny: str) -> None:
+    refused = chat(api(member), chat_template="alpaca")
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "chat_template"
+    assert "has a chat template of its own" in refused.json()["error"]["message"]
 
 
 def test_stream_says_the_same_as_the_whole_answer(api: Callable[..., Any], member: Any, tiny: str) -> None:
@@ -107,6 +133,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {  # the body's changes, t
     ),
     "several answers": ({"n": 2}, "n", "one answer"),
     "two models": ({"model": ["tiny", "other"]}, "model", "name of one model"),
+    "unknown chat template": ({"chat_template": "vicuna"}, "chat_template", "'alpaca'"),
     "misspelt": ({"max_token": 5}, "max_token", "Unknown field"),
     "no tools": ({"tools": []}, "tools", "at least 1"),
     "a tool without a name": ({"tools": [{"type": "function", "function": {"name": ""}}]}, "tools", "pattern"),

@@ -19,6 +19,7 @@ from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 from playwright.sync_api import expect, sync_playwright
 from pydantic import BaseModel
 
+from accounts.models import User
 from inference.chat import Chat
 from inference.copy_as import chat_copies
 from testing.browser import launch, sign_in
@@ -153,7 +154,7 @@ def test_copied_code_answers_as_the_page_does(site: tuple[str, str], client: Ope
     form = QueryDict(mutable=True)
     form.update({"model": "tiny", "system": AWKWARD, "temperature": "0", "max_tokens": "6", "seed": "1"})
     form["exchanges"] = json.dumps(exchanges)
-    body = Chat.read(form).body(0)
+    body = Chat.read(form).body(User(), 0)
     expected = client.chat.completions.create(**body).choices[0].message.content
     host = site[0].removeprefix("http://")
     copies = {copy["id"]: copy["code"] for copy in chat_copies(rf.get("/chat/", headers={"host": host}), body)}

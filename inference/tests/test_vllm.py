@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -13,6 +14,7 @@ from engine.serve.tool_calls import ToolCall
 from experiments.models import ModelVersion
 from inference import vllm
 from inference.tests.test_openai_api import chat, events, json_schema
+from testing.language_models import build_language_model
 
 pytestmark = pytest.mark.django_db
 WORDS = ["two ", "boxes ", "of 茶"]
@@ -144,6 +146,17 @@ def test_base_model_is_asked_under_its_own_name(
 ) -> None:
     assert chat(api(member)).json()["choices"][0]["message"]["content"] == "two boxes of 茶"
     assert [body["model"] for _path, body in server.requests] == ["tiny"]
+    assert "chat_template" not in server.requests[0][1]
+
+
+def test_chosen_chat_template_is_sent_as_vllm_reads_it(
+    server: Server, api: Callable[..., Any], member: Any, tiny: str, settings: Any, tmp_path: Path
+) -> None:
+    settings.BASE_MODELS_DIR = tmp_path
+    build_language_model(tmp_path / tiny, template=None)
+    assert chat(api(member), chat_template="chatml").status_code == 200
+    sent = server.requests[0][1]["chat_template"]
+    assert "<|im_start|>" in sent and "'<|im_end|>'" in sent
 
 
 @pytest.mark.medium
