@@ -16,12 +16,13 @@ from accounts.http import SignedInRequest
 from datasets_app import descriptions, selectors, services
 from datasets_app.checks import text_statistics
 from datasets_app.conversations import with_contents, with_summaries
-from datasets_app.report_page import FINDINGS, tab_address
+from datasets_app.report_page import FINDINGS, chosen_template, tab_address
 from datasets_app.review import draft
 from datasets_app.versions import changes, diff
 from datasets_app.versions.text_marks import mark_changes
 from engine.config_sections import SAMPLE_MODEL
 from engine.errors import EngineError
+from engine.models.plain_templates import USUAL
 from web.errors import ConflictError, InvalidError
 from web.requests import parse_whole_number
 from web.sentences import translate
@@ -185,16 +186,19 @@ def tokens(request: SignedInRequest, name: str) -> HttpResponse:
     version = managed_version(request, name)
     report = reverse("datasets:detail", args=[name])
     model = request.POST.get("model", "").strip().replace("\x00", "")[:200] or SAMPLE_MODEL
-    if text_statistics.token_lengths(version, model) is None:
+    chat_template = chosen_template(request.POST)
+    if text_statistics.token_lengths(version, model, chat_template) is None:
         try:
-            task = services.count_tokens(user=request.user, version=version, model=model)
+            task = services.count_tokens(user=request.user, version=version, model=model, chat_template=chat_template)
         except EngineError as error:
             messages.error(request, translate(error.message))
             return redirect(f"{report}?version={version.number}")
         if task:
             return redirect("datasets:task", task.pk)
-    query = urlencode({"version": version.number, "model": model, "max_length": request.POST.get("max_length", "")})
-    return redirect(f"{report}?{query}#tokens-title")
+    query = {"version": version.number, "model": model, "max_length": request.POST.get("max_length", "")}
+    if chat_template != USUAL:
+        query["chat_template"] = chat_template
+    return redirect(f"{report}?{urlencode(query)}#tokens-title")
 
 
 @login_required

@@ -1,8 +1,9 @@
 """What the page of a dataset shows: what stands above its tabs, and each tab. Only one tab is computed."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from django.http import QueryDict
 from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.http import urlencode
@@ -12,11 +13,12 @@ from django.utils.translation import pgettext_lazy
 from accounts.http import SignedInRequest
 from accounts.permissions import can_manage
 from engine.config_sections import SAMPLE_MODEL
+from engine.models.plain_templates import TITLES, USUAL, PlainTemplate
 from samples import SAMPLE_LANGUAGE_MODEL
 from web.requests import parse_whole_number
 from work.models import ENDED
 
-from .checks import report
+from .checks import report, text_statistics
 from .forms import ROLES
 from .models import Version
 from .reading_descriptions import describe_reason
@@ -85,6 +87,12 @@ def head_context(request: SignedInRequest, version: Version, key: str) -> Contex
     }
 
 
+def chosen_template(data: QueryDict) -> PlainTemplate:
+    """Return the plain chat template that a form or an address names, else the usual one."""
+    chosen = data.get("chat_template")
+    return next((name for name in get_args(PlainTemplate) if name == chosen), USUAL)
+
+
 def overview_context(request: SignedInRequest, version: Version) -> Context:
     """Return the charts of lengths and of tokens with the base model that the address names."""
     usual = SAMPLE_LANGUAGE_MODEL if SAMPLE_LANGUAGE_MODEL in version.tokens else SAMPLE_MODEL
@@ -93,12 +101,15 @@ def overview_context(request: SignedInRequest, version: Version) -> Context:
     if limit is None or limit > 999_999:
         limit = CHAT_TOKEN_LIMIT if version.is_chat else TOKEN_LIMIT
     limit = min(MOST_TOKENS, max(8, limit))
+    chat_template = chosen_template(request.GET)
     return {
         "lengths": report.length_chart(version),
         "model": model[:200],
         "max_length": limit,
-        "tokens": report.token_chart(version, model, limit),
-        "counted": [*version.tokens],
+        "tokens": report.token_chart(version, model, limit, chat_template),
+        "chat_template": chat_template,
+        "chat_templates": TITLES.items() if text_statistics.reads_templates(version) else (),
+        "counted": list(dict.fromkeys(key.partition("#")[0] for key in version.tokens)),
         "languages": report.languages(version),
     }
 

@@ -24,6 +24,7 @@ from datasets_app import report_page, selectors, services
 from datasets_app.checks import report
 from datasets_app.conversations import turns_of
 from datasets_app.reading.uploads import pending_for
+from engine.models.plain_templates import USUAL
 from lists.columns import column_heads
 from lists.polls import requested_tasks
 from lists.queries import lean_address, page_of, read_filters, render_list
@@ -211,6 +212,7 @@ def result_url(task: DataTask) -> str:
     query = {"version": task.result["version"]}
     if task.kind == DataTask.Kind.TOKENS:
         query["model"] = task.result["base_model"]
+        query["chat_template"] = task.result.get("chat_template", USUAL)
     return f"{reverse(page, args=[task.result['name']])}?{urlencode(query)}"
 
 

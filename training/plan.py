@@ -131,7 +131,8 @@ def length_warnings(config: RunConfig, version: Version | None) -> list[PlanWarn
     """Say how many conversations are left out because they are too long, if their tokens were counted with the base model."""
     if version is None or not version.is_chat or version.kind == version.Kind.TEXT:  # plain texts are cut into windows
         return []
-    lengths = text_statistics.token_lengths(version, config.model.name)
+    model = config.model
+    lengths = text_statistics.token_lengths(version, model.name, model.chat_template)
     over, share = text_statistics.share_over(lengths or {}, config.data.max_length)
     if not over:
         return []
@@ -142,7 +143,12 @@ def length_warnings(config: RunConfig, version: Version | None) -> list[PlanWarn
     )
     facts = {"n": f"{over:,}", "percent": f"{100 * share:.2g}", "limit": f"{config.data.max_length:,}"}
     query = urlencode(
-        {"version": str(version.number), "model": config.model.name, "max_length": str(config.data.max_length)}
+        {
+            "version": str(version.number),
+            "model": model.name,
+            "chat_template": model.chat_template,
+            "max_length": str(config.data.max_length),
+        }
     )
     page = reverse("datasets:detail", args=[version.dataset.name])
     return [PlanWarning(sentence % facts, f"{page}?{query}#tokens-title")]

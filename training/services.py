@@ -264,10 +264,11 @@ def check_validation_rules(version: Version, config: RunConfig) -> None:
     if "over_token_limit" in codes:
         # The stored finding is for the sample model and the default limit, so count with this run's own.
         codes.remove("over_token_limit")
-        lengths = text_statistics.token_lengths(version, config.model.name)
+        asked = (version, config.model.name, config.model.chat_template)
+        lengths = text_statistics.token_lengths(*asked)
         if lengths is None:
             check_base_model(config.model, config.task)  # counting would load the model's tokenizer
-            lengths = text_statistics.count_tokens(version, config.model.name)
+            lengths = text_statistics.count_tokens(*asked)
         count, share = text_statistics.share_over(lengths, config.data.max_length)
         if count:
             message = _(

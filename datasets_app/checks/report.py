@@ -9,6 +9,7 @@ from django.utils.translation import ngettext
 from datasets_app import descriptions
 from datasets_app.checks import text_statistics
 from datasets_app.models import Finding, Version
+from engine.models.plain_templates import USUAL, PlainTemplate
 from web.charts import chart
 
 _MOST_BARS = 12
@@ -96,9 +97,11 @@ def length_chart(version: Version) -> dict[str, Any]:
     )
 
 
-def token_chart(version: Version, model: str, limit: int) -> dict[str, Any] | None:
+def token_chart(
+    version: Version, model: str, limit: int, chat_template: PlainTemplate = USUAL
+) -> dict[str, Any] | None:
     """Return the chart of rows by tokens with the base model, split at the limit; None if they are not counted yet."""
-    lengths = text_statistics.token_lengths(version, model)
+    lengths = text_statistics.token_lengths(version, model, chat_template)
     if lengths is None:
         return None
     over, share = text_statistics.share_over(lengths, limit)

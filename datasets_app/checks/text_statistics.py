@@ -12,6 +12,7 @@ from datasets_app.models import DataTask, Version
 from datasets_app.progress import ReportProgress, ignore_progress
 from engine import resolve_base_model
 from engine.config_sections import SAMPLE_MODEL
+from engine.models.plain_templates import USUAL, PlainTemplate
 from engine.models.supported_types import heads_of
 from engine.models.weight_files import read_config
 
@@ -61,9 +62,22 @@ def words_by_label(frame: "pl.DataFrame") -> dict[str, list[list[Any]]]:
     return {label: top_words[label] for label in label_sizes["label"].head(_MOST_LABELS) if label in top_words}
 
 
-def token_lengths(version: Version, model: str) -> dict[int, int] | None:
-    """Return {tokens of a text: rows} with the base model's tokenizer, special tokens included; None if not counted yet."""
-    lengths = version.tokens.get(model)
+def reads_templates(version: Version) -> bool:
+    """Return whether the tokens of a version depend on the chat template."""
+    return version.task_type == "causal_lm" and version.kind != Version.Kind.TEXT
+
+
+def tokens_key(version: Version, model: str, chat_template: PlainTemplate) -> str:
+    """Return the key of counts in `Version.tokens`: the base model, and its plain chat template unless that is the usual one."""
+    return f"{model}#{chat_template}" if reads_templates(version) and chat_template != USUAL else model
+
+
+def token_lengths(version: Version, model: str, chat_template: PlainTemplate = USUAL) -> dict[int, int] | None:
+    """Return {tokens of a text: rows} with the base model's tokenizer, special tokens included; None if not counted yet.
+
+    chat_template: that a base model without one of its own gets.
+    """
+    lengths = version.tokens.get(tokens_key(version, model, chat_template))
     if not lengths:
         return None
     return {int(length): rows for length, rows in lengths.items()}  # JSON has no numbers as keys
@@ -83,7 +97,9 @@ def windows_per_text(version: Version, model: str, limit: int) -> float:
     return windows / sum(lengths.values())
 
 
-def count_tokens(version: Version, model: str, report: ReportProgress = ignore_progress) -> dict[int, int]:
+def count_tokens(
+    version: Version, model: str, chat_template: PlainTemplate = USUAL, report: ReportProgress = ignore_progress
+) -> dict[int, int]:
     """Count {tokens of a text: rows} with the base model's own tokenizer. Raises BaseModelUnavailableError, ChatTemplateError."""
     import numpy as np
     import polars as pl  # half a second, which pages need not wait for
@@ -94,7 +110,7 @@ def count_tokens(version: Version, model: str, report: ReportProgress = ignore_p
     folder = resolve_base_model(model, settings.BASE_MODELS_DIR)
     texts = pl.read_parquet(version.path, columns=["text"])["text"]
     if version.task_type == "causal_lm" and "causal" in heads_of(read_config(folder, model)):
-        return count_chat_tokens(texts.to_list(), folder, model)
+        return count_chat_tokens(texts.to_list(), folder, model, chat_template)
     counter = TokenCounter(folder, model)
     if version.is_chat:
         texts = pl.Series("text", [text_of(load(text)) for text in texts], dtype=pl.String)
@@ -106,8 +122,8 @@ def count_tokens(version: Version, model: str, report: ReportProgress = ignore_p
     return dict(zip(lengths.tolist(), rows.tolist(), strict=True))
 
 
-def count_chat_tokens(texts: list[str], folder: Path, model: str) -> dict[int, int]:
-    """Count {tokens of a conversation: rows} as a run does: with the model's own chat template, without those that it refuses.
+def count_chat_tokens(texts: list[str], folder: Path, model: str, chat_template: PlainTemplate) -> dict[int, int]:
+    """Count {tokens of a conversation: rows} as a run does: with the model's chat template, without those that it refuses.
 
     Raises ChatTemplateError.
     """
@@ -117,7 +133,7 @@ def count_chat_tokens(texts: list[str], folder: Path, model: str) -> dict[int, i
     from engine.models.chat_template import ChatTemplate
     from engine.models.text_encoding import load_tokenizer
 
-    template = ChatTemplate(load_tokenizer(folder, model), model)
+    template = ChatTemplate(load_tokenizer(folder, model), model, chat_template)
     tokens = tokenise_conversations(texts, template, MANY_TOKENS, skipped={})
     lengths, rows = np.unique(tokens.lengths, return_counts=True)
     return dict(zip(lengths.tolist(), rows.tolist(), strict=True))
@@ -126,19 +142,27 @@ def count_chat_tokens(texts: list[str], folder: Path, model: str) -> dict[int, i
 def count_tokens_for_task(task: DataTask, report: ReportProgress) -> Callable[[], dict[str, Any]]:
     """Count the tokens for a task; return the function that stores them."""
     assert task.version
-    model = task.arguments["base_model"]
-    return partial(save_token_lengths, task.version, model, count_tokens(task.version, model, report))
+    model, chat_template = task.arguments["base_model"], task.arguments.get("chat_template", USUAL)
+    lengths = count_tokens(task.version, model, chat_template, report)
+    return partial(save_token_lengths, task.version, model, lengths, chat_template)
 
 
-def save_token_lengths(version: Version, model: str, lengths: dict[int, int]) -> dict[str, Any]:
+def save_token_lengths(
+    version: Version, model: str, lengths: dict[int, int], chat_template: PlainTemplate = USUAL
+) -> dict[str, Any]:
     """Store the counts beside those of other models, and return the result of the task that counted them.
 
     Call it in a transaction: the row is locked, so that two tasks at once do not overwrite each other's counts.
     """
     locked = Version.objects.select_for_update().get(pk=version.pk)
-    locked.tokens[model] = {str(length): rows for length, rows in lengths.items()}
+    locked.tokens[tokens_key(version, model, chat_template)] = {str(length): rows for length, rows in lengths.items()}
     locked.save(update_fields=["tokens"])
-    return {"name": version.dataset.name, "version": version.number, "base_model": model}
+    return {
+        "name": version.dataset.name,
+        "version": version.number,
+        "base_model": model,
+        "chat_template": chat_template,
+    }
 
 
 def histogram(lengths: dict[int, int], limit: int) -> list[dict[str, int]]:

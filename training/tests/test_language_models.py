@@ -15,8 +15,9 @@ from django.test import Client
 from accounts.models import User
 from accounts.permissions import grant_access
 from accounts.quotas import QuotaReachedError
-from datasets_app.checks.text_statistics import count_tokens, save_token_lengths
-from datasets_app.models import Version
+from datasets_app.checks.text_statistics import count_tokens, count_tokens_for_task, save_token_lengths
+from datasets_app.models import DataTask, Version
+from datasets_app.progress import ignore_progress
 from datasets_app.versions.creation import create_version
 from engine.config_sections import SAMPLE_MODEL
 from engine.models import plain_templates
@@ -33,6 +34,7 @@ from testing.language_models import build_language_model, chat_tokenizer, conver
 from testing.programs import run_program
 from training import jobs, services
 from training.models import Point, Status, Task, Timing
+from web.errors import InvalidError
 from work import running
 from work.paths import token_cache_dir
 
@@ -377,6 +379,33 @@ def test_tokens_of_conversations_are_counted_with_the_chat_template(browser, mem
     assert any(f"{left_out} conversations (" in text and "are left out" in text for text in warnings), warnings
     page = browser.get(f"/datasets/chats/?model={TINY}&max_length={min(lengths)}").content.decode()
     assert "Training with this limit leaves them out." in page
+
+
+def test_tokens_of_conversations_are_counted_with_the_chosen_template(browser, member, chats, two_bases):
+    rows = [json.loads(text) for text in pl.read_parquet(chats.path)["text"]]
+    tokenizer = chat_tokenizer(plain_templates.TEMPLATES["alpaca"])
+    rendered = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in rows]
+    expected = Counter(map(len, tokenizer(rendered, add_special_tokens=False)["input_ids"]))
+    limit = min(expected)
+    model = {"name": "none", "chat_template": "alpaca"}
+    fields = {f"model.{name}": value for name, value in model.items()} | {"data.dataset_name": "chats@1"}
+    save_token_lengths(chats, "none", {limit + 1: 24})  # with the usual template
+    assert not warned_of_length(browser, fields | {"data.max_length": str(limit)})
+    browser.post("/datasets/chats/tokens/", {"version": "1", "model": "none", "chat_template": "alpaca"})
+    count_tokens_for_task(DataTask.objects.get(), ignore_progress)()
+    (warning,) = warned_of_length(browser, fields | {"data.max_length": str(limit)})
+    assert warning.text.startswith(f"{24 - expected[limit]} conversations (")
+    page = browser.get(warning.href).content.decode()
+    assert '<option value="alpaca" selected>' in page and "Training with this limit leaves them out." in page
+    assert page.count("<option>none</option>") == 1
+    rule = {"data": {"dataset_name": "chats", "max_length": limit, "validation_rules": {"over_token_limit": "error"}}}
+    with pytest.raises(InvalidError, match=f": {24 - expected[limit]} rows"):
+        services.submit(user=member, config=services.parse_config(tiny_run() | rule | {"model": model}, member))
+
+
+def warned_of_length(browser, fields):
+    plan = browser.post("/train/", fields | {"do": "show"}).context["plan"]
+    return [warning for warning in plan.warnings if "left out" in warning.text]
 
 
 def test_dataset_of_preferences_becomes_a_run_that_is_judged_by_pairs(browser, member, tmp_path, settings, tiny_bases):
