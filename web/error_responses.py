@@ -3,6 +3,7 @@
 Programs that speak to /v1/ get errors in the shape of OpenAI's API.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Callable
@@ -40,6 +41,11 @@ class UnreadableRequestError(LorasiteError):
     code = "unreadable"
     status = 400
     message = gettext_lazy("Could not parse the request: nesting too deep, invalid Unicode, or a NUL character.")
+
+
+class UnparsableBodyError(LorasiteError):
+    code = "parse_error"
+    status = 400
 
 
 # What deep nesting, an unpaired surrogate and malformed forms raise, wherever they are met first.
@@ -154,6 +160,8 @@ def error_from(exception: Exception) -> LorasiteError | None:
         return UnreadableRequestError()
     if not isinstance(exception, exceptions.APIException):
         return disk_error_to_show(exception)
+    if isinstance(exception, exceptions.ParseError) and isinstance(exception.__context__, ValueError):
+        return UnparsableBodyError(describe_json_fault(exception.__context__))
     messages = _flatten(exception.detail)
     # Beside its sentence, an error of a token has entries with these names; a field of a request may have them, too.
     no_fields = () if isinstance(exception, exceptions.ValidationError) else ("detail", "code", "messages")
@@ -165,6 +173,14 @@ def error_from(exception: Exception) -> LorasiteError | None:
     error.status = exception.status_code
     error.code = exception.default_code
     return error
+
+
+def describe_json_fault(error: ValueError) -> str:
+    """Return what a JSON parser says of a body, in the reader's language; DRF passes on the parser's English words."""
+    if isinstance(error, json.JSONDecodeError):
+        message = _("The request body is not valid JSON. The error is at line %(line)s, column %(column)s.")
+        return message % {"line": error.lineno, "column": error.colno}
+    return _("The request body is not valid JSON.")
 
 
 def _flatten(detail: object, field: str = "") -> list[tuple[str, str]]:

@@ -1,13 +1,14 @@
 """What is wrong with a setting is said in the reader's language, whatever is wrong with it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.utils import translation
 from pydantic import BaseModel
 
+from accounts.models import User
 from engine import ConfigError, RunConfig
 from engine.config_problems import REQUIREMENTS
 from inference.completion_requests import ChatRequest, CompletionRequest, parse
@@ -96,3 +97,17 @@ def test_what_is_wrong_with_a_yaml_text_is_said_in_chinese(text: str) -> None:
     with translation.override("zh-hant"):
         assert "設定" in translate(problem.message) or "數字" in translate(problem.message)
         assert not english_of(translate(problem.message))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("address", ["/api/predict", "/v1/chat/completions"])
+@pytest.mark.parametrize("body", [b"{", b'{"a": NaN}', b"\xff", b"{'a': 1}"])
+def test_body_that_is_not_json_is_refused_in_chinese(
+    api: Callable[..., Any], member: User, address: str, body: bytes
+) -> None:
+    headers = {"Accept-Language": "zh-Hant"}
+    answer = api(member).post(address, body, content_type="application/json", headers=headers)
+    content = answer.json()
+    message = content.get("detail") or content["error"]["message"]
+    assert answer.status_code == 400 and "JSON" in message and not english_of(message), message
+    assert "parse_error" in (content.get("code"), content.get("error", {}).get("code"))
