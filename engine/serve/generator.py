@@ -220,7 +220,7 @@ class Generator:
         """Return how many answers are being written and how many wait, for people and monitoring."""
         return self.batching.state()
 
-    def _acquire(self, folder: Path, chat_template: str) -> CacheEntry:
+    def _acquire(self, folder: Path, chat_template: str = USUAL) -> CacheEntry:
         """Return the cache's entry of a model, for one more user. Raises ModelUnreadableError, BusyError."""
         with loading_errors(folder):
             has_adapter = (folder / "lorasite.json").is_file()
