@@ -37,7 +37,9 @@ def people(request: SignedInRequest) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         role = Role(form.cleaned_data["role"])
         created = services.invite_each(user=request.user, role=role, notes=form.cleaned_data["note"])
-        invited = [(note, secret and join_link(request, secret)) for note, secret in created]
+        for note, secret in created:
+            link = secret and request.build_absolute_uri(reverse("accounts:join", args=[secret]))
+            invited.append((note, link))
         form = InviteForm()
     users = User.objects.prefetch_related("groups").order_by("username")
     selected_role = request.GET.get("role", "")
@@ -62,10 +64,6 @@ def people(request: SignedInRequest) -> HttpResponse:
         "invitations": Invitation.objects.filter(expires_at__gt=timezone.now()).select_related("invited_by"),
     }
     return render(request, "accounts/people.html", context, status=400 if form.errors else 200)
-
-
-def join_link(request: SignedInRequest, secret: str) -> str:
-    return request.build_absolute_uri(reverse("accounts:join", args=[secret]))
 
 
 def with_role(users: QuerySet[User], role: Role) -> QuerySet[User]:

@@ -28,16 +28,14 @@ def change_shares(*, user: User, obj: Any, recipients: list[User | Group], level
     """Set what each recipient may do with an object (see `sharing.LEVELS`), and return what they could do before."""
     shared = permission_object(obj)
     levels = {access.who: access.level for access in sharing.access_list(shared) if access.is_share}
-    levels_before = {reference_to(recipient): levels.get(recipient, "none") for recipient in recipients}
+    levels_before = {}
+    for recipient in recipients:  # by what `sharing.person_or_group` reads
+        kind, name = ("group", recipient.name) if isinstance(recipient, Group) else ("person", recipient.get_username())
+        levels_before[f"{kind}:{name}"] = levels.get(recipient, "none")
     before = PreviousShares(sharing.kind_of(shared), shared.name, levels_before)
     for recipient in recipients:
         sharing.set_access(user=user, obj=shared, to=recipient, level=level)
     return before
-
-
-def reference_to(recipient: User | Group) -> str:
-    """Return what `sharing.person_or_group` reads."""
-    return f"group:{recipient.name}" if isinstance(recipient, Group) else f"person:{recipient.get_username()}"
 
 
 @undoes("share")

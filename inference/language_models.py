@@ -69,7 +69,9 @@ def choose_language_model(models: Models, name: str) -> LanguageModel:
     try:
         chosen = models.named(name)
     except NotFoundError:
-        require_base_model(models, name)
+        if name not in base_model_names(models):
+            message = _("There is no model %(name)s that you have access to. GET /v1/models lists yours.")
+            raise NotFoundError(message % {"name": name[:120]}, field="model") from None
         return LanguageModel(name, name)
     return from_model(chosen)
 
@@ -88,13 +90,6 @@ def from_model(model: Model) -> LanguageModel:
         message = _("%(name)s answers with labels or numbers and writes no text. Send texts to /api/predict.")
         raise InvalidError(message % {"name": model.name}, field="model")
     return LanguageModel(model.name, model.source.base_model, model.source)
-
-
-def require_base_model(models: Models, name: str) -> None:
-    """Raise NotFound unless this is a base model on this machine that the installation allows."""
-    if name not in base_model_names(models):
-        message = _("There is no model %(name)s that you have access to. GET /v1/models lists yours.")
-        raise NotFoundError(message % {"name": name[:120]}, field="model")
 
 
 def base_model_names(models: Models) -> list[str]:

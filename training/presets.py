@@ -57,11 +57,6 @@ def own_settings(name: str, version: Version | None) -> Settings:
     return sections | {"data": {key: value for key, value in sections["data"].items() if key != "dataset_name"}}
 
 
-def dataset_of(name: str) -> str | None:
-    """Return the dataset that a file of config/ is for; None for a goal."""
-    return files()[name]["data"]["dataset_name"] if name in files() else None
-
-
 def training_rows(version: Version | None) -> int | None:
     """Return about how many rows a run on a dataset version trains on; None without a version."""
     return version.splits.get("train", version.rows) if version else None

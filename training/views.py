@@ -256,7 +256,8 @@ def initial_config(request: SignedInRequest) -> dict[str, Any]:
     preset = request.GET.get("preset", presets.USUAL)
     newest = {name: str(versions[0]) for name, versions in trainable_versions(request.user).items()}
     if not dataset_name:
-        dataset_name = presets.dataset_of(preset) or DataSection().dataset_name
+        file = presets.files().get(preset)  # none for a goal, which fits any dataset
+        dataset_name = (file and file["data"]["dataset_name"]) or DataSection().dataset_name
         if newest and dataset_name.partition("@")[0] not in newest:  # the samples may be gone
             dataset_name = next(iter(newest.values()))
     dataset_name = newest.get(dataset_name, dataset_name)

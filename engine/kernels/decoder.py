@@ -51,7 +51,9 @@ class DecoderBatch:
         """Return the context: (tokens, heads × width), and the logarithms of its sums: (tokens, heads)."""
         context = qkv.new_empty(len(qkv), self.heads * self.width)
         logarithms = torch.empty(len(qkv), self.heads)
-        room = _bytes_forward(self.longest, self.width)
+        # What a thread needs for its Room; see there.
+        columns = rounded_up(self.longest, PANEL)
+        room = rounded_up(columns * (6 * self.width + 6 * ROWS) + 6 * ROWS * self.width, CACHE_LINE)
         causal_attention().attend(*self._arguments(qkv, scale, room), context, logarithms)
         return context, logarithms
 
@@ -63,7 +65,10 @@ class DecoderBatch:
         dkv = of_computed = dqkv[:, self.heads * self.width :]
         if self.layout.sharing is not None:
             dkv = qkv.new_empty(len(self.computed), dkv.shape[1])
-        room = _bytes_backward(self.longest, self.width)
+        # What a thread needs for its GradientRoom; see there.
+        columns = rounded_up(self.longest, PANEL)
+        by_column = 16 * self.width + 14 * ROWS + 4 * BLOCK
+        room = rounded_up(columns * by_column + (4 * ROWS + 10 * BLOCK) * self.width, CACHE_LINE)
         causal_attention().attend_gradient(
             *self._arguments(qkv, scale, room), context, logarithms, dcontext, dqkv, dkv, dkv.element_size() * dkv.stride(0)
         )  # fmt: skip
@@ -87,18 +92,6 @@ def causal_attention() -> ModuleType:
     from engine.kernels import causal_attention as compiled  # deferred: imports numba and compiles
 
     return compiled
-
-
-def _bytes_forward(length: int, width: int) -> int:
-    """Return the room that a thread needs to attend to conversations that are no longer than this."""
-    columns = rounded_up(length, PANEL)
-    return rounded_up(columns * (6 * width + 6 * ROWS) + 6 * ROWS * width, CACHE_LINE)
-
-
-def _bytes_backward(length: int, width: int) -> int:
-    """Return the room that a thread needs for the gradient."""
-    columns = rounded_up(length, PANEL)
-    return rounded_up(columns * (16 * width + 14 * ROWS + 4 * BLOCK) + (4 * ROWS + 10 * BLOCK) * width, CACHE_LINE)
 
 
 class FusedDecoderLayer:

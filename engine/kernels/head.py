@@ -30,7 +30,9 @@ class Int8Head:
             kernels().cross_entropy(logits, losses, targets, *logits.shape)
             return -losses, (logits @ self.weight).neg_()
         gradients = torch.empty_like(states)
-        room = scratch_bytes(states.shape[1])
+        # What a thread needs for its Room in engine.kernels.head_gradient.
+        sums = 4 * HEAD_ROWS * rounded_up(states.shape[1], PANEL)
+        room = rounded_up(sums + 16 * HEAD_ROWS + HEAD_ROWS * HEAD_BLOCK, panels.CACHE_LINE)
         head_gradient().cross_entropy_with_gradient(
             losses, gradients, logits, targets, self.weight, *self.blocks, panels.SCRATCH.take(room), room, *logits.shape,
             states.shape[1],
@@ -52,12 +54,6 @@ def panels_of_blocks(weight: Tensor) -> tuple[Tensor, Tensor]:
     # Of each panel of 48 columns, four tokens of the vocabulary beside each other for each step of the sum.
     by_panel = quantised.view(len(blocks), HEAD_BLOCK // 4, 4, -1, PANEL).permute(0, 3, 1, 4, 2)
     return by_panel.contiguous(), scales.contiguous()
-
-
-def scratch_bytes(width: int) -> int:
-    """Return the room that a thread needs; engine.kernels.head_gradient says what for."""
-    sums = 4 * HEAD_ROWS * rounded_up(width, PANEL)
-    return rounded_up(sums + 16 * HEAD_ROWS + HEAD_ROWS * HEAD_BLOCK, panels.CACHE_LINE)
 
 
 @cache

@@ -10,7 +10,6 @@ from engine.task_types import LOWER_IS_BETTER
 
 from ..evaluation_sets import share_evaluation_rows
 from ..models import Experiment, ModelVersion, RegisteredModel
-from .labels import label_set
 
 PREFERRED = ("champion", "production")  # aliases of the version that people mean by the name of a model
 OFFERED = 100  # models in the list to choose from
@@ -40,12 +39,6 @@ def own_models(user: User, experiment: Experiment) -> QuerySet[RegisteredModel]:
     """Return the models that a run may become a version of, newest first: of its task type, and managed by the person."""
     models = RegisteredModel.objects.filter(task_type=experiment.task_type).order_by("-updated_at")
     return visible(user, models, manage=True)[:OFFERED]
-
-
-def likely_target(models: QuerySet[RegisteredModel], experiment: Experiment) -> str:
-    """Return the name of the newest of some models with the labels of a run; empty if there is none."""
-    labels = label_set(experiment.labels)
-    return next((model.name for model in models if model.label_set == labels), "")
 
 
 def find_rival(model: RegisteredModel, experiment: Experiment) -> Rival | None:

@@ -29,6 +29,7 @@ from ..task_types import METRIC_TITLES, TASK_TYPES, key_figures
 from ..verdicts import verdict
 from . import card, exports, files, rivals, selectors, services
 from .columns import COLUMNS, NEWEST_FIRST
+from .labels import label_set
 
 PER_PAGE = 50
 
@@ -92,7 +93,9 @@ def register(request: SignedInRequest) -> HttpResponse:
     data = request.POST or request.GET
     experiment = get_experiment(request.user, data.get("experiment", ""), manage=True)
     models = rivals.own_models(request.user, experiment)
-    target = data.get("target", rivals.likely_target(models, experiment) if request.method == "GET" else "")
+    labels = label_set(experiment.labels)
+    likely_target = next((model.name for model in models if model.label_set == labels), "")
+    target = data.get("target", likely_target if request.method == "GET" else "")
     values = {
         "name": target or data.get("name", ""),
         "summary": data.get("summary", ""),
