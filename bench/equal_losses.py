@@ -1,6 +1,6 @@
 """Does training in int8 end where plain fp32 ends? Compares evaluation losses of this engine and of transformers with PEFT.
 
-    python bench/equal_losses.py [--seeds 3] [--steps 12] [--rows 50] [--data orders|tweets-en]
+    python bench/equal_losses.py [--seeds 3] [--steps 12] [--rows 50] [--rate 0.002] [--data orders|tweets-en]
 
 Both train the sample language model, from the same adapter, with the same batches, rates and AdamW: on the sample orders, of which nearly
 nothing is left to learn after a dozen steps, or on the texts of the sample tweets, which stay hard to foresee. The plain side pads
@@ -45,11 +45,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rows", type=int, default=50)
+    parser.add_argument("--rate", type=float, default=2e-3, help="learning rate; 0.001 is the default of a run")
     parser.add_argument("--data", choices=DATA, default="orders")
     options = parser.parse_args()
     differences = []
     for seed in range(1, options.seeds + 1):
-        losses = compare(seed, options.steps, options.rows, options.data)
+        losses = compare(seed, options)
         plain = losses["plain fp32"]
         differences.append([losses["int8"] / plain - 1, losses["reversed fp32"] / plain - 1])
         print(f"seed {seed}: " + ", ".join(f"{loss:.5f} in {name}" for name, loss in losses.items()), flush=True)
@@ -57,27 +58,27 @@ def main() -> None:
     print("mean: {:+.2%} in int8, {:+.2%} by chance".format(*np.mean(differences, axis=0)))
 
 
-def compare(seed: int, steps: int, rows: int, data_name: str) -> dict[str, float]:
+def compare(seed: int, options: argparse.Namespace) -> dict[str, float]:
     """Return the evaluation losses after the same steps: in int8, in plain fp32, and in that with the rows of batches reversed."""
     config = RunConfig.parse(
         {
             "task": "causal_lm",
             "model": {"name": SAMPLE_LANGUAGE_MODEL},
-            "data": {"dataset_name": data_name} | DATA[data_name],
+            "data": {"dataset_name": options.data} | DATA[options.data],
             "lora": {"lora_dropout": 0.0},
             "training": {
-                "per_device_train_batch_size": 8, "max_steps": steps, "learning_rate": 2e-3, "precision": "int8",
+                "per_device_train_batch_size": 8, "max_steps": options.steps, "learning_rate": options.rate, "precision": "int8",
                 "device": "cpu", "seed": seed,
             },
             "system": {"num_threads": 1},
         }
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        data = read_rows(data_name, config.data, config.task, seed, Path(folder))
+        data = read_rows(options.data, config.data, config.task, seed, Path(folder))
         prepared = Run(config, data, Path(folder) / "run").prepare()
     task: Any = prepared.task
     first = {name: value.clone() for name, value in get_peft_model_state_dict(task.model).items()}
-    batches = prepared.loop.schedule.epoch(0)[:steps]
+    batches = prepared.loop.schedule.epoch(0)[: options.steps]
     task.model.train()  # evaluations use the model's own layers, in bf16
     for batch in batches:
         prepared.loop.train_step(batch)
@@ -85,7 +86,7 @@ def compare(seed: int, steps: int, rows: int, data_name: str) -> dict[str, float
 
     model: Any = load_language_model(language_model_path(), SAMPLE_LANGUAGE_MODEL, PLAN)
     model = add_adapter(model, config.lora, Head([], "kept", []), SAMPLE_LANGUAGE_MODEL, seed, "causal")
-    held_out = np.arange(min(rows, len(task.eval_tokens.rows)))
+    held_out = np.arange(min(options.rows, len(task.eval_tokens.rows)))
     set_peft_model_state_dict(model, last)
     losses = {"int8": evaluate(model, task.eval_tokens, held_out)}
     for name, ordered in (("plain fp32", batches), ("reversed fp32", [batch[::-1] for batch in batches])):
