@@ -94,19 +94,18 @@ def edit(request: SignedInRequest, name: str) -> HttpResponse:
         raise InvalidError(_("The row must be a number."), field="row")
     cells = None  # drops the row
     if "drop" not in request.POST:
-        cells = {"text": edited_text(request.POST), "label": request.POST.get("label", "")}
+        text = request.POST.get("text", "")
+        # The messages of a conversation have fields of their own, `turn_<number>`.
+        turns = {
+            int(field.removeprefix("turn_")): str(request.POST.get(field))
+            for field in request.POST
+            if re.fullmatch(r"turn_\d{1,4}", field)
+        }
+        text = with_contents(text, turns) if turns else text
+        cells = {"text": text, "label": request.POST.get("label", "")}
     if "draft" in request.POST:
         return put_into_draft(request, name, int(row), cells)
     return make_version(request, name, {"did": "edit", "rows": {row: cells}})
-
-
-def edited_text(sent: QueryDict) -> str:
-    """Return the text that a form was sent with; of a conversation its messages have fields of their own, `turn_<number>`."""
-    text = sent.get("text", "")
-    turns = {
-        int(name.removeprefix("turn_")): str(sent.get(name)) for name in sent if re.fullmatch(r"turn_\d{1,4}", name)
-    }
-    return with_contents(text, turns) if turns else text
 
 
 def put_into_draft(request: SignedInRequest, name: str, row: int, cells: dict[str, str] | None) -> HttpResponse:

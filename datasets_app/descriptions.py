@@ -348,17 +348,17 @@ def describe_change(change: dict[str, Any]) -> str:
     codes = change.get("codes") or [change.get("code", "")]
     values["title"] = join_quoted(finding_title(code) for code in codes)
     if "removed" in change:  # earlier releases counted the rows together
-        return _describe_fix(str(values["title"]), change["removed"], count - change["removed"])
+        removed = change["removed"]
+        changed = count - removed
+        effects = []
+        if changed:
+            message = ngettext("%(count)s row changed", "%(count)s rows changed", changed)
+            effects.append(message % {"count": f"{changed:,}"})
+        if removed:
+            message = ngettext("%(count)s row removed", "%(count)s rows removed", removed)
+            effects.append(message % {"count": f"{removed:,}"})
+        return str(_("Fixed “%(title)s”: %(effect)s") % {"title": values["title"], "effect": ", ".join(effects)})
     return str(_CHANGES[change["did"]] % values)
-
-
-def _describe_fix(title: str, removed: int, changed: int) -> str:
-    parts = []
-    if changed:
-        parts.append(ngettext("%(count)s row changed", "%(count)s rows changed", changed) % {"count": f"{changed:,}"})
-    if removed:
-        parts.append(ngettext("%(count)s row removed", "%(count)s rows removed", removed) % {"count": f"{removed:,}"})
-    return str(_("Fixed “%(title)s”: %(effect)s") % {"title": title, "effect": ", ".join(parts)})
 
 
 def describe_count(code: str, count: int) -> str:

@@ -105,19 +105,19 @@ DELIMITER_WORDS = {",": _("comma"), "\t": _("tab"), ";": _("semicolon"), "|": _(
 def describe_note(note: dict[str, Any]) -> str:
     """Return one sentence on how a file was read."""
     count = note.get("count", 0)
-    values = {name: _as_text(value) for name, value in note.items()} | {"n": count, "count": f"{count:,}"}
+    values: dict[str, Any] = {}
+    for name, value in note.items():
+        if isinstance(value, dict):
+            values[name] = ", ".join(f"{item} ({meaning})" for item, meaning in value.items())
+        elif isinstance(value, list):
+            values[name] = ", ".join(f"“{item}”" for item in value)
+        else:
+            values[name] = str(value)
+    values |= {"n": count, "count": f"{count:,}"}
     if "delimiter" in note:
         values["delimiter"] = str(DELIMITER_WORDS.get(note["delimiter"], note["delimiter"]))
     sentence = _NOTES.get(note["code"])
     return str(sentence % values) if sentence else note["code"]
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} ({meaning})" for name, meaning in value.items())
-    if isinstance(value, list):
-        return ", ".join(f"“{item}”" for item in value)
-    return str(value)
 
 
 def describe_reason(reason: str) -> str:

@@ -85,7 +85,12 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
         token_counts.append(count_tokens(part["text"]))
         is_over_limit = pl.Series(code, token_counts[-1] > limit)
         parts.append(text_facts(part).with_columns(is_over_limit))
-    facts = pl.concat(parts).with_columns(group_near_duplicates(_compared_texts(frame)))
+    compared = frame["text"]
+    if "question" in frame.columns:  # what a conversation is about
+        compared = frame["question"].alias("text")
+    elif "text_pair" in frame.columns:
+        compared = frame.select(pl.concat_str("text", "text_pair", separator="\n"))["text"]
+    facts = pl.concat(parts).with_columns(group_near_duplicates(compared))
     if is_chat:
         facts = facts.with_columns(rows.frame["text"].hash().alias("exact"))
     survey = survey_languages(frame.with_columns(text="spoken") if is_chat else frame)
@@ -109,15 +114,6 @@ def run_checks(rows: Rows, report: ReportProgress = ignore_progress) -> Report:
         languages=survey.counts,
         lengths=histogram(frame["text"]),
     )
-
-
-def _compared_texts(frame: pl.DataFrame) -> pl.Series:
-    """Return the texts that are compared with each other: both texts of a pair, what a conversation is about."""
-    if "question" in frame.columns:
-        return frame["question"].alias("text")
-    if "text_pair" not in frame.columns:
-        return frame["text"]
-    return frame.select(pl.concat_str("text", "text_pair", separator="\n"))["text"]
 
 
 def has_visible_text(column: str = "text") -> pl.Expr:

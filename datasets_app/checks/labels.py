@@ -51,13 +51,18 @@ def similar_labels(labels: dict[str, int]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for label in labels:
         groups.setdefault(normalised_label(label), []).append(label)
-    return [sorted(group, key=lambda label: _keep_first(label, labels)) for group in groups.values() if len(group) > 1]
-
-
-def _keep_first(label: str, labels: dict[str, int]) -> tuple[int, bool, int, bool, str]:
-    """Return the sort key of a label: the most frequent first, then the plainest spelling."""
-    is_composed = unicodedata.is_normalized("NFC", label)
-    return (-labels[label], not is_composed, len(label), len(label) > 1 and label.isupper(), label)
+    alike = [group for group in groups.values() if len(group) > 1]
+    for group in alike:  # the most frequent first, then the plainest spelling
+        group.sort(
+            key=lambda label: (
+                -labels[label],
+                not unicodedata.is_normalized("NFC", label),
+                len(label),
+                len(label) > 1 and label.isupper(),
+                label,
+            )
+        )
+    return alike
 
 
 def no_labels(labels: dict[str, int]) -> list[str]:

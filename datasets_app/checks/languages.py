@@ -6,7 +6,6 @@ all rows is few, so even a dozen foreign rows among a million can be found.
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -14,9 +13,6 @@ from datasets_app.checks import UNKNOWN_LANGUAGE
 from datasets_app.versions.canonical import SLICE, count_values
 from engine.data.languages import detector_of_all_languages
 from engine.data.near_duplicates import extract_words
-
-if TYPE_CHECKING:
-    from lingua import ConfidenceValue
 
 SAMPLE = 1_000  # rows; lingua detects the language of about 2,000 short texts a second on two cores
 WORDS_SAMPLE = 10_000  # rows that the familiar words are taken from
@@ -122,29 +118,26 @@ def rank(texts: pl.Series, fewest_letters: int = _FEWEST_LETTERS) -> pl.DataFram
     ranked = detector_of_all_languages().compute_language_confidence_values_in_parallel(
         cleaned.filter(is_long).to_list()
     )
-    by_lingua = pl.DataFrame([_likeliest(values) for values in ranked], schema=_RANKED, orient="row")
-    by_characters = _chinese_script(cleaned.filter(is_chinese)).to_frame().with_columns(confidence=1.0)
+    likeliest = []
+    for values in ranked:
+        names = [value.language.name.title() for value in values[:3]]
+        shared = [_NAMES.get(name, name) for name in names]  # languages that share a name count together
+        together = sum(value.value for value, name in zip(values, shared, strict=False) if name == shared[0])
+        likeliest.append((shared[0], together))
+    by_lingua = pl.DataFrame(likeliest, schema=_RANKED, orient="row")
+    only_simplified, only_traditional = one_script_characters()
+    chinese = cleaned.filter(is_chinese)
+    simplified = chinese.str.count_matches(f"[{only_simplified}]")
+    traditional = chinese.str.count_matches(f"[{only_traditional}]")
+    script = pl.when(simplified > traditional).then(pl.lit(SIMPLIFIED)).when(traditional > simplified)
+    script = script.then(pl.lit(TRADITIONAL)).otherwise(pl.lit(CHINESE))
+    by_characters = pl.select(script.alias("language")).with_columns(confidence=1.0)
     language = pl.Series("language", [None] * texts.len(), dtype=pl.String)
     confidence = pl.Series("confidence", [0.0] * texts.len())
     for rows, found in ((is_long.arg_true(), by_lingua), (is_chinese.arg_true(), by_characters)):
         language = language.scatter(rows, found["language"])
         confidence = confidence.scatter(rows, found["confidence"])
     return pl.DataFrame([language, confidence])
-
-
-def _likeliest(ranked: "list[ConfidenceValue]") -> tuple[str, float]:
-    """Return the name of the likeliest language and the confidence; languages that share a name count together."""
-    names = [value.language.name.title() for value in ranked[:3]]
-    shared = [_NAMES.get(name, name) for name in names]
-    return shared[0], sum(value.value for value, name in zip(ranked, shared, strict=False) if name == shared[0])
-
-
-def _chinese_script(texts: pl.Series) -> pl.Series:
-    only_simplified, only_traditional = one_script_characters()
-    simplified = texts.str.count_matches(f"[{only_simplified}]")
-    traditional = texts.str.count_matches(f"[{only_traditional}]")
-    script = pl.when(simplified > traditional).then(pl.lit(SIMPLIFIED)).when(traditional > simplified)
-    return pl.select(script.then(pl.lit(TRADITIONAL)).otherwise(pl.lit(CHINESE)).alias("language"))["language"]
 
 
 @cache

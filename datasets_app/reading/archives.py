@@ -228,8 +228,10 @@ def choose_entries(archive: zipfile.ZipFile, size: int, prose: bool | None = Non
         if not entry.is_dir() and not is_hidden:  # macOS and others add hidden files
             entries.append(entry)
     documents = _documents_among(entries, prose)
-    if len(entries) > 1:
-        entries = [entry for entry in entries if not _is_about_data(entry.filename)] or entries
+    if len(entries) > 1:  # some may tell about the data, as README.md does
+        data = [entry for entry in entries if not _file_name(entry.filename).startswith(_ABOUT_DATA)]
+        notes = (".md", ".py", ".pdf", ".html", ".yml", ".yaml")
+        entries = [entry for entry in data if not _file_name(entry.filename).endswith(notes)] or entries
     if len(documents) > 3 * len(entries):  # a folder of Markdown, and some text files in it
         entries = documents
     splits = [split_of_name(entry.filename) for entry in entries]
@@ -285,12 +287,6 @@ def _file_name(name: str) -> str:
     return name.rpartition("/")[2].lower()
 
 
-def _is_about_data(name: str) -> bool:
-    """Return whether a file of an archive tells about the data, as README.md does."""
-    file = _file_name(name)
-    return file.startswith(_ABOUT_DATA) or file.endswith((".md", ".py", ".pdf", ".html", ".yml", ".yaml"))
-
-
 def _damaged_zip() -> InvalidError:
     message = _("This ZIP archive is damaged or cut off. Nothing was stored; pack it again and send it again.")
     return InvalidError(message, field="file")
@@ -331,16 +327,15 @@ def looks_like_utf16(head: bytes) -> str | None:
         return "utf-16-le"
     if half > 4 and even > half * 0.3 and odd < half * 0.02:
         return "utf-16-be"
-    return next((codec for codec in ("utf-16-le", "utf-16-be") if _is_east_asian(head, codec)), None)
-
-
-def _is_east_asian(head: bytes, codec: str) -> bool:
-    """Return whether bytes are Chinese, Japanese or Korean text in UTF-16: they have few zeros, and hardly any other meaning."""
-    try:
-        text = head[: len(head) // 2 * 2 - 2].decode(codec)
-    except UnicodeDecodeError:
-        return False
-    return "\n" in text and len(_EAST_ASIAN.findall(text)) > len(text) * 0.95 and not text.isascii()
+    # Chinese, Japanese or Korean text has few zeros, and hardly any other meaning.
+    for codec in ("utf-16-le", "utf-16-be"):
+        try:
+            text = head[: len(head) // 2 * 2 - 2].decode(codec)
+        except UnicodeDecodeError:
+            continue
+        if "\n" in text and len(_EAST_ASIAN.findall(text)) > len(text) * 0.95 and not text.isascii():
+            return codec
+    return None
 
 
 def copy_stream(source: BinaryIO, target: Path, *, limit: int) -> int:

@@ -124,14 +124,11 @@ def _guess_pair(table: Table, by_name: dict[str, str]) -> tuple[str, ...]:
         columns = by_name.get(prompt), by_name.get(answer)
         if not columns[0] or not columns[1] or not _is_textual(table, columns[0]):
             continue
-        if _is_textual(table, columns[1]) or (prompt in _QUESTIONS and _mostly_differs(table.frame[columns[1]])):
+        cells = table.frame[columns[1]]
+        # Cells of which most differ have too many values to be labels.
+        if _is_textual(table, columns[1]) or (prompt in _QUESTIONS and cells.n_unique() > len(cells) / 2):
             return columns[0], columns[1]
     return ()
-
-
-def _mostly_differs(cells: pl.Series) -> bool:
-    """Return whether the cells have too many values to be labels."""
-    return cells.n_unique() > len(cells) / 2
 
 
 def _is_textual(table: Table, name: str) -> bool:

@@ -62,7 +62,10 @@ def guess(table: Table) -> ColumnChoice:
     split = table.split or guess_split(table)
     never = {*table.nested} - {table.label, table.text}
     profiles = [profile(name, table.frame[name]) for name in table.columns if name != split and name not in never]
-    pair = guess_pair(profiles) if not table.text else None
+    pair = None
+    if not table.text:  # two columns of texts that belong together by their names
+        by_name = {p.name.lower(): p.name for p in reversed(profiles)}
+        pair = next(((by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name), None)
     lists = {*table.lists}
     texts: tuple[str, ...]
     if pair:
@@ -78,16 +81,12 @@ def guess(table: Table) -> ColumnChoice:
     else:
         others = [p for p in profiles if p.name not in used]
         labels = guess_labels(others, lists)
-        labels = _names_of_numbers(table, others, labels) or labels
+        label = next((p for p in others if (p.name,) == labels), None)
+        if label is not None and label.numbers >= 1 and not label.decimals:
+            # Perhaps a column has a name for each number, as `label_text` beside `label`.
+            names = [p.name for p in others if p.numbers == 0 and p.words < 4 and _are_one_to_one(table, label, p)]
+            labels = tuple(names[:1]) or labels
     return ColumnChoice(texts, labels, pair[1] if pair else None, split)
-
-
-def _names_of_numbers(table: Table, profiles: Iterable[Profile], labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the column with a name for each number of the label's column, as `label_text` beside `label`; nothing without one."""
-    label = next((p for p in profiles if (p.name,) == labels), None)
-    if label is None or label.numbers < 1 or label.decimals:
-        return ()
-    return tuple(p.name for p in profiles if p.numbers == 0 and p.words < 4 and _are_one_to_one(table, label, p))[:1]
 
 
 def _are_one_to_one(table: Table, one: Profile, other: Profile) -> bool:
@@ -159,12 +158,6 @@ def guess_labels(profiles: list[Profile], lists: set[str]) -> tuple[str, ...]:
     return best or _best(profiles, _label_score) or (scores if len(scores) == 1 else ())
 
 
-def guess_pair(profiles: Sequence[Profile]) -> tuple[str, str] | None:
-    """Return two columns of texts that belong together by their names."""
-    by_name = {p.name.lower(): p.name for p in reversed(profiles)}
-    return next(((by_name[a], by_name[b]) for a, b in PAIR_NAMES if a in by_name and b in by_name), None)
-
-
 def guess_split(table: Table) -> str | None:
     for name in table.columns:
         if name.lower() in SPLIT_COLUMN_NAMES:
@@ -209,7 +202,8 @@ def choose_columns(table: Table, options: ColumnOptions | None = None) -> Column
     split = split or (guessed.split if guessed.split not in (*texts, *labels) else None)
     if not texts:
         raise column_error(table, "text_column", _("No column looks like the text."))
-    if not labels and not options.kind and not pair and _are_long(table, texts):
+    is_plain = not labels and not options.kind and not pair
+    if is_plain and any(profile(name, table.frame[name]).mean_length >= _LONG_TEXT for name in texts):
         return _choose_plain_texts(table, options)
     if not labels:
         raise column_error(table, "label_column", _("No column looks like the label."))
@@ -228,11 +222,6 @@ def _best_texts(table: Table, without: set[str | None]) -> tuple[str, ...]:
     """Return the column that looks most like texts; nothing if none does."""
     names = [name for name in table.columns if name not in {*table.nested, *table.lists}]
     return _best([profile(name, table.frame[name]) for name in names], _text_score, without=without)
-
-
-def _are_long(table: Table, texts: tuple[str, ...]) -> bool:
-    """Return whether texts without a label are long enough to be documents."""
-    return any(profile(name, table.frame[name]).mean_length >= _LONG_TEXT for name in texts)
 
 
 def _choose_plain_texts(table: Table, options: ColumnOptions) -> ColumnChoice:

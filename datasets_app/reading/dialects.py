@@ -286,8 +286,12 @@ def is_header(first: Sequence[str], rows: Sequence[Sequence[str]], *, by_name_on
     """Return whether the first record names the columns; where nothing tells, it does, unless `by_name_only`."""
     if not rows:
         return True
-    if any(_is_value(cell, [row[i] for row in rows]) for i, cell in enumerate(first)):
-        return False
+    for i, cell in enumerate(first):
+        counts = Counter(row[i] for row in rows)
+        repeats = len(counts) <= max(2, len(rows) // 3) and len(counts) <= _FEW_VALUES
+        # one of the few values that repeat in its column is no name
+        if repeats and counts[cell] >= 2 and cell.strip() and cell not in ("label", "class"):
+            return False
     known = {*TEXT_NAMES, *LABEL_NAMES, "id", "index", "split", "text", "label"}
     if any(" ".join(cell.lower().split()) in known for cell in first):
         return True
@@ -304,13 +308,6 @@ def is_header(first: Sequence[str], rows: Sequence[Sequence[str]], *, by_name_on
         if lengths[len(lengths) // 2] > 20 and len(cell) >= lengths[len(lengths) // 10] and len(cell.split()) > 3:
             return False
     return not by_name_only
-
-
-def _is_value(cell: str, values: Sequence[str]) -> bool:
-    """Return whether a cell is one of the few values that repeat in its column."""
-    counts = Counter(values)
-    repeats = len(counts) <= max(2, len(values) // 3) and len(counts) <= _FEW_VALUES
-    return repeats and counts[cell] >= 2 and bool(cell.strip()) and cell not in ("label", "class")
 
 
 def is_number(cell: str) -> bool:

@@ -179,7 +179,12 @@ def document_items(document: Any) -> Iterable[Any]:
     if all(isinstance(value, list) for value in values) and all(split_of_name(name) for name in document):
         return items_by_split(document)
     if all(isinstance(value, list) and value and _is_snips(value[0]) for value in values):
-        return items_of_snips(document)
+        # {intent: [{"data": [{"text": "play "}, {"text": "jazz", "entity": "genre"}]}]}
+        return (
+            {"text": "".join(str(part.get("text", "")) for part in utterance.get("data") or []), "intent": intent}
+            for intent, utterances in document.items()
+            for utterance in utterances
+        )
     lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
     if len(lists) == 1:  # {"version": 1, "data": [{…}, …]}
         return lists[0]
@@ -190,7 +195,12 @@ def document_items(document: Any) -> Iterable[Any]:
     if all(isinstance(value, dict) and value for value in values):
         return items_of_objects(document)
     if all(isinstance(value, list) for value in values):
-        return items_by_label(document) if _is_by_label(document) else items_of_columns(document)
+        is_named = any(name.lower() in (*TEXT_NAMES, *LABEL_NAMES) for name in document)
+        differ = len({len(texts) for texts in values}) > 1
+        if differ and not is_named and all(isinstance(text, str) for texts in values for text in texts):
+            # {label: [text, …]}: columns would be of one length, or called text or label
+            return ({"text": text, "label": label} for label, texts in document.items() for text in texts)
+        return items_of_columns(document)
     if all(isinstance(value, str) for value in values) and 2 <= len({*values}) <= len(values) / 2:
         return [{"text": text, "label": label} for text, label in document.items()]
     raise _unknown_shape()
@@ -227,14 +237,6 @@ def _is_snips(item: Any) -> bool:
     return isinstance(parts, list) and bool(parts) and all(isinstance(p, dict) and "text" in p for p in parts)
 
 
-def items_of_snips(document: dict[str, list[Any]]) -> Iterator[Any]:
-    """Yield the records of {intent: [{"data": [{"text": "play "}, {"text": "jazz", "entity": "genre"}]}]}."""
-    for intent, utterances in document.items():
-        for utterance in utterances:
-            parts = utterance.get("data") or []
-            yield {"text": "".join(str(part.get("text", "")) for part in parts), "intent": intent}
-
-
 def items_of_objects(document: dict[str, dict[str, Any]]) -> Iterator[Any]:
     """Yield the records of {column: {row: value}}, which is pandas' default, or of {row: {column: value}}."""
     inner = next(iter(document.values()))
@@ -247,20 +249,6 @@ def items_of_objects(document: dict[str, dict[str, Any]]) -> Iterator[Any]:
     rows = dict.fromkeys(key for column in document.values() for key in column)
     for row in rows:
         yield {name: column.get(row) for name, column in document.items()}
-
-
-def _is_by_label(document: dict[str, list[Any]]) -> bool:
-    """Return whether an object holds the texts of each label: columns would be of one length, or called text or label."""
-    is_named = any(name.lower() in (*TEXT_NAMES, *LABEL_NAMES) for name in document)
-    differ = len({len(texts) for texts in document.values()}) > 1
-    return differ and not is_named and all(isinstance(text, str) for texts in document.values() for text in texts)
-
-
-def items_by_label(document: dict[str, list[str]]) -> Iterator[Any]:
-    """Yield the records of {label: [text, …]}; columns would be of one length."""
-    for label, texts in document.items():
-        for text in texts:
-            yield {"text": text, "label": label}
 
 
 def items_of_columns(document: dict[str, list[Any]]) -> Iterator[Any]:
@@ -338,7 +326,12 @@ class _TableBuilder:
             if record.text and len(self.left_out_examples) < _MOST_EXAMPLES:
                 self.left_out_examples.append({"row": number, "text": clean(record.text[:200]), "label": ""})
             return
-        self._note_tags(number, record.get(TAG_FAULTS) or {})
+        tag_faults = record.get(TAG_FAULTS) or {}
+        self.has_beginnings = self.has_beginnings or bool(tag_faults.get("beginning"))
+        if tag_faults.get("missing"):
+            self.untagged.append(number)
+        elif tag_faults.get("broken"):  # the tags continue no span
+            self.broken_tags.append(number)
         fields = dict(_flatten({key: value for key, value in record.items() if key != TAG_FAULTS}))
         for key in fields:
             if key not in self.columns and (not self.scope.only or key in self.scope.only):
@@ -353,14 +346,6 @@ class _TableBuilder:
             values.append(cell(value))
         self.row_numbers.append(number)
         refuse_cells(len(self.row_numbers) * max(1, len(self.columns)), self.limit)
-
-    def _note_tags(self, number: int, faults: dict[str, bool]) -> None:
-        """Remember the rows whose tags continue no span or are missing."""
-        self.has_beginnings = self.has_beginnings or bool(faults.get("beginning"))
-        if faults.get("missing"):
-            self.untagged.append(number)
-        elif faults.get("broken"):
-            self.broken_tags.append(number)
 
     def table(self, kind: str) -> Table:
         """Return the table of what was added."""

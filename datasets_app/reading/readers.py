@@ -97,19 +97,15 @@ def read_plain(file: DataFile, scratch: Path, options: FileOptions, scope: ReadS
     table.encoding = detected.encoding
     table.encodings = detected.candidates
     if table.delimiter and first_bytes.startswith(OWN_BEGINNING):
-        unquote_own_export(table)
+        # Our own CSV has apostrophes before what a spreadsheet would run as a formula.
+        quoted = table.frame.select(pl.col(name).str.contains(QUOTED).sum() for name in table.columns)
+        count = sum(quoted.row(0))
+        if count:
+            table.frame = table.frame.with_columns(unquote_formulas(name) for name in table.columns)
+            table.notes.append({"code": "formula_marks", "count": count})
     if replaced:
         table.notes.append({"code": "replaced_characters", "count": replaced, "encoding": detected.encoding})
     return table
-
-
-def unquote_own_export(table: Table) -> None:
-    """Take the apostrophes away that our own CSV has before what a spreadsheet would run as a formula."""
-    quoted = table.frame.select(pl.col(name).str.contains(QUOTED).sum() for name in table.columns)
-    count = sum(quoted.row(0))
-    if count:
-        table.frame = table.frame.with_columns(unquote_formulas(name) for name in table.columns)
-        table.notes.append({"code": "formula_marks", "count": count})
 
 
 def _read_text(text: Path, kind: str, options: FileOptions, scope: ReadScope, limit: int) -> Table:

@@ -327,7 +327,10 @@ def refuse_untrainable(rows: Rows) -> None:
             message = _(
                 "Every row has the same label, “%(label)s”. Training needs at least two. Nothing was stored.%(left_out)s"
             )
-            facts = {"label": rows.frame["label"][0][:80], "left_out": _say_left_out(rows)}
+            left_out = ""  # may explain why a label is missing
+            if rows.skipped:
+                left_out = " " + _("%(count)s rows without text or label were left out.") % {"count": rows.skipped}
+            facts = {"label": rows.frame["label"][0][:80], "left_out": left_out}
             raise InvalidError(message % facts, field="label_column")
         message = _(
             "The rows have too few different labels to learn from. Nothing was stored. Choose another label column."
@@ -340,10 +343,3 @@ def refuse_untrainable(rows: Rows) -> None:
         )
         facts = {"column": rows.choice.label, "count": count, "most": MOST_LABELS}
         raise InvalidError(message % facts, field="label_column")
-
-
-def _say_left_out(rows: Rows) -> str:
-    """Return a sentence on the rows that were left out, which may explain why a label is missing."""
-    if not rows.skipped:
-        return ""
-    return " " + _("%(count)s rows without text or label were left out.") % {"count": rows.skipped}

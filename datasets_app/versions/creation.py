@@ -341,15 +341,6 @@ def find_earlier_places(previous: Version) -> "pl.DataFrame | None":
     return places if held_out else None
 
 
-def find_same_rows(dataset: Dataset, version: Version) -> Version | None:
-    """Return the version that makes a new one pointless: the newest, or one made from the same parent, with the same rows."""
-    newest = dataset.versions.first()
-    rivals = [newest] if newest else []
-    if version.parent:
-        rivals += version.parent.children.all()
-    return next((rival for rival in rivals if (rival.hash, rival.kind) == (version.hash, version.kind)), None)
-
-
 def insert(prepared: PreparedVersion) -> Version:
     """Insert a prepared version into the database; it is visible from here on."""
     return _require_rows_on_disk(_insert(prepared))
@@ -375,7 +366,11 @@ def _insert(prepared: PreparedVersion) -> Version:
             raise ConflictError(_("This name has just been taken. Choose another."), field="name") from None
     dataset = Dataset.objects.select_for_update().get(pk=dataset.pk)  # serialises the next version number
     newest = dataset.versions.first()
-    if same := find_same_rows(dataset, version):
+    rivals = [newest] if newest else []  # that may make this version pointless
+    if version.parent:
+        rivals += version.parent.children.all()
+    same = next((rival for rival in rivals if (rival.hash, rival.kind) == (version.hash, version.kind)), None)
+    if same:
         if version.change:
             raise ConflictError(_("Version %(number)s has exactly these rows already.") % {"number": same.number})
         return same  # the same file again is not a new version
