@@ -114,16 +114,13 @@ def describe_requirement(details: ErrorDetails) -> str:
     if "refusal" in context:
         return cast(str, context["refusal"])  # a Sentence
     if "expected" in context:
-        context["expected"] = list_choices(context["expected"])
+        # Pydantic names choices such as 'a', 'b' or 'c'; taken apart, they can be said in another language.
+        choices, either, last = context["expected"].rpartition(" or ")
+        if either:
+            context["expected"] = Sentence(gettext_noop("{choices} or {last}"), choices=choices, last=last)
     if details["type"] in REQUIREMENTS:
         return Sentence(REQUIREMENTS[details["type"]], **context)
     message = details["msg"].removeprefix("Value error, ").rstrip(".") + "."
     if message.startswith("Input should be "):
         message = "must be " + message.removeprefix("Input should be ")
     return message
-
-
-def list_choices(expected: str) -> str:
-    """Return the choices that Pydantic names, such as 'a', 'b' or 'c', so that they can be said in another language."""
-    choices, either, last = expected.rpartition(" or ")
-    return Sentence(gettext_noop("{choices} or {last}"), choices=choices, last=last) if either else expected

@@ -78,7 +78,12 @@ def preset_settings(goal: Goal, task: TaskType, rows: int | None = None) -> Sett
     # Neither entities nor answers are learned by query and value alone.
     modules = "all-linear" if task == "token_classification" or is_language_model(task) else preset.target_modules
     is_regularised = preset.is_regularised and task == "sequence_classification"
-    regularisation = REGULARISED if is_regularised else field_defaults(REGULARISED)
+    regularisation = REGULARISED
+    if not is_regularised:  # the values that the same fields have where a configuration leaves them out
+        fields = {"lora": LoraSection.model_fields, "training": TrainingSection.model_fields}
+        regularisation = {
+            section: {name: fields[section][name].default for name in values} for section, values in REGULARISED.items()
+        }
     return {
         "lora": {"r": preset.rank, "lora_alpha": 2 * preset.rank, "target_modules": modules} | regularisation["lora"],
         "data": {"train_samples": preset.rows, "eval_samples": preset.rows and preset.rows // 4},
@@ -89,12 +94,6 @@ def preset_settings(goal: Goal, task: TaskType, rows: int | None = None) -> Sett
         }
         | regularisation["training"],
     }
-
-
-def field_defaults(settings: Settings) -> Settings:
-    """Return the same fields with the values that they have where a configuration leaves them out."""
-    fields = {"lora": LoraSection.model_fields, "training": TrainingSection.model_fields}
-    return {section: {name: fields[section][name].default for name in values} for section, values in settings.items()}
 
 
 def task_defaults(task: TaskType) -> Settings:

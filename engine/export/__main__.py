@@ -13,7 +13,7 @@ from engine.config import RunConfig
 from engine.errors import DataUnreadableError, EngineError
 from engine.export import Format, export_model
 from engine.serve.model_files import read_info
-from engine.task_types import TaskType, is_language_model
+from engine.task_types import is_language_model
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +70,10 @@ def read_texts(path: Path | None, final_model: Path) -> tuple[list[str] | None, 
     """
     if path is None:
         return None, None, []
-    task = read_task(final_model)
+    try:
+        task = read_info(final_model).task
+    except (OSError, ValueError, KeyError):
+        task = "sequence_classification"  # the usual one; the export then refuses the folder
     if is_language_model(task):
         from engine.export.held_out import read_compared_rows  # deferred: imports polars
 
@@ -85,14 +88,6 @@ def read_texts(path: Path | None, final_model: Path) -> tuple[list[str] | None, 
         pairs = [line.partition("\t") for line in lines]
         return [first for first, _tab, _second in pairs], [second for _first, _tab, second in pairs], []
     return lines, None, []
-
-
-def read_task(final_model: Path) -> TaskType:
-    """Return the task type of a final model; the usual one if its folder does not say, which the export then refuses."""
-    try:
-        return read_info(final_model).task
-    except (OSError, ValueError, KeyError):
-        return "sequence_classification"
 
 
 if __name__ == "__main__":

@@ -68,6 +68,11 @@ class GgufTokenizer:
             if words == PIECES and BYTE.fullmatch(token):
                 types[number] = TokenType.BYTE
         merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]
+        scores: list[float] = []
+        if words == PIECES:  # the earlier a token is made, the higher is its score
+            made = dict.fromkeys(merge.replace(" ", "") for merge in merges)
+            rank = {token: number for number, token in enumerate(made)}
+            scores = [-float(rank.get(token, len(rank))) for token in tokens]
         names = {"bos": tokenizer.bos_token_id, "unk": tokenizer.unk_token_id, "pad": tokenizer.pad_token_id}
         return cls(
             words,
@@ -78,8 +83,8 @@ class GgufTokenizer:
             adds_bos=tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id],
             end_id=end_id,
             chat_template=str(tokenizer.chat_template),
-            scores=scores_of_pieces(tokens, merges) if words == PIECES else [],
-            adds_space=words == PIECES and prepends_space(content),
+            scores=scores,
+            adds_space=words == PIECES and normalizer_steps(content) == SPACES_AND_ONE_BEFORE,
         )
 
     def write(self, writer: GGUFWriter) -> None:
@@ -150,8 +155,11 @@ def is_sentencepiece(content: dict[str, Any]) -> bool:
         return False
     if not all(f"<0x{byte:02X}>" in model["vocab"] for byte in range(256)):
         return False
-    steps = normalizer_steps(content)
-    if steps not in (SPACES_ALONE, SPACES_AND_ONE_BEFORE) or not is_without_words(content.get("pre_tokenizer")):
+    if normalizer_steps(content) not in (SPACES_ALONE, SPACES_AND_ONE_BEFORE):
+        return False
+    # Texts may be cut into no words before pieces are merged: at most at spaces, of which none is left.
+    pre_tokenizer = content.get("pre_tokenizer")
+    if pre_tokenizer and (pre_tokenizer.get("type") != "Split" or pre_tokenizer.get("pattern") != {"String": " "}):
         return False
     return has_all_merges(model, {token["content"] for token in content["added_tokens"]})
 
@@ -184,18 +192,6 @@ def normalizer_steps(content: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def prepends_space(content: dict[str, Any]) -> bool:
-    """Return whether a tokenizer puts a space before each text."""
-    return normalizer_steps(content) == SPACES_AND_ONE_BEFORE
-
-
-def is_without_words(pre_tokenizer: dict[str, Any] | None) -> bool:
-    """Return whether texts are cut into no words before pieces are merged: at most at spaces, of which none is left."""
-    if not pre_tokenizer:
-        return True
-    return pre_tokenizer.get("type") == "Split" and pre_tokenizer.get("pattern") == {"String": " "}
-
-
 def has_all_merges(model: dict[str, Any], added: set[str]) -> bool:
     """Return whether tokens are made by all pairs of tokens that they can be cut into, one token after the other.
 
@@ -212,10 +208,3 @@ def has_all_merges(model: dict[str, Any], added: set[str]) -> bool:
         if token[:at] in model["vocab"] and token[at:] in model["vocab"]
     }
     return in_order == made and every == set(pairs)
-
-
-def scores_of_pieces(tokens: list[str], merges: list[str]) -> list[float]:
-    """Return the score of each token: the earlier it is made, the higher."""
-    made = dict.fromkeys(merge.replace(" ", "") for merge in merges)
-    rank = {token: number for number, token in enumerate(made)}
-    return [-float(rank.get(token, len(rank))) for token in tokens]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from engine.data.conversations import Message, UnusableRowError
 from engine.models.chat_template import ChatTemplate
 
@@ -39,7 +37,10 @@ def translate(template: ChatTemplate) -> str | None:
         default = _without_suffix(before, parts["user"][0])
         prompt = template.render([_message("user", MARKS[0])], add_generation_prompt=True)
         ending = prompt.partition(MARKS[0])[2].removeprefix(parts["user"][1])
-        for conversation in _conversations():
+        system, user, assistant, other = (
+            _message(role, mark) for role, mark in zip(("system", "user", "assistant", "user"), MARKS, strict=True)
+        )
+        for conversation in ([user], [system, user], [user, assistant, other], [system, user, assistant, other]):
             pieces = [] if conversation[0]["role"] == "system" else [default]
             pieces += [parts[each["role"]][0] + each["content"] + parts[each["role"]][1] for each in conversation]
             rendered = template.render(conversation, add_generation_prompt=True).removeprefix(begin)
@@ -59,14 +60,6 @@ def translate(template: ChatTemplate) -> str | None:
 
 def _message(role: str, content: str) -> Message:
     return {"role": role, "content": content}
-
-
-def _conversations() -> Sequence[list[Message]]:
-    """Return the conversations that both templates have to render alike."""
-    system, user, assistant, other = (
-        _message(role, mark) for role, mark in zip(("system", "user", "assistant", "user"), MARKS, strict=True)
-    )
-    return [[user], [system, user], [user, assistant, other], [system, user, assistant, other]]
 
 
 def _parts_of(template: ChatTemplate, role: str) -> tuple[str, str]:

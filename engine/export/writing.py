@@ -63,7 +63,11 @@ def write_export(
     require_packages(format)
     require_free(target)
     sweep_drafts_of(target)
-    info = read_final_model(final_model)
+    try:
+        info = read_info(final_model)
+    except (OSError, ValueError, KeyError) as error:
+        reason = brief(error, final_model, "the model")
+        raise ModelUnreadableError(f"its lorasite.json can't be read ({reason})") from error
     require_format(info.task, format)
     if is_language_model(info.task):
         return write_language_model(
@@ -89,14 +93,6 @@ def write_export(
 
         write_folder(target, fill)
     return checks[0]
-
-
-def read_final_model(folder: Path) -> ModelInfo:
-    """Return what a final model's folder says about it. Raises ModelUnreadableError."""
-    try:
-        return read_info(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelUnreadableError(f"its lorasite.json can't be read ({brief(error, folder, 'the model')})") from error
 
 
 def require_packages(format: Format) -> None:

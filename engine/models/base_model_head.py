@@ -63,7 +63,11 @@ def settle_head(model: PreTrainedModel, labels: Sequence[str], config: dict[str,
     own_labels = row_names(config, len(labels))
     order = row_order(own_labels, labels)
     if order is None:
-        _make_new(layer, model.config)
+        # As transformers initialises a head that the files lack.
+        std = getattr(model.config, "initializer_range", None) or getattr(model.config, "init_std", None) or 0.02
+        nn.init.normal_(layer.weight.data, std=std)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias.data)
         names = ", ".join(own_labels[:MOST_NAMES]) + (", …" if len(own_labels) > MOST_NAMES else "")
         message = Sentence(
             gettext_noop(
@@ -141,11 +145,3 @@ def trained_modules(model: PreTrainedModel, output: str | None, new_paths: set[s
 
 def _notice(message: str) -> list[Notice]:
     return [Notice("info", "base_model_head", message)]
-
-
-def _make_new(layer: nn.Linear, config: Any) -> None:
-    """Initialise the output layer as transformers does for a head that the files lack."""
-    std = getattr(config, "initializer_range", None) or getattr(config, "init_std", None) or 0.02
-    nn.init.normal_(layer.weight.data, std=std)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias.data)

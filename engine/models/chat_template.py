@@ -109,7 +109,11 @@ class ChatTemplate:
         if any(self.special.search(message["content"]) for message in conversation):
             raise UnusableRowError("special_token")
         if conversation[0]["role"] == PLAIN_TEXT:
-            return self._render_text(conversation[0]["content"])
+            # Without a template: the text between the tokens that begin and end a text.
+            adds_bos = self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
+            begin = self.tokenizer.bos_token if adds_bos else ""
+            text = f"{begin}{conversation[0]['content']}{self.tokenizer.eos_token}"
+            return RenderedConversation(text, [(len(begin), len(text))], is_plain_text=True)
         try:
             text = self.render(conversation)
         except UnusableRowError as error:
@@ -140,13 +144,6 @@ class ChatTemplate:
         end = rendered.spans[-1][1]
         tokens = [match[0] for match in self.special.finditer(rendered.text, rendered.spans[-1][0], end)]
         return tokens[-1]
-
-    def _render_text(self, content: str) -> RenderedConversation:
-        """Return a plain text between the tokens that begin and end a text."""
-        adds_bos = self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]
-        begin = self.tokenizer.bos_token if adds_bos else ""
-        text = f"{begin}{content}{self.tokenizer.eos_token}"
-        return RenderedConversation(text, [(len(begin), len(text))], is_plain_text=True)
 
     def _locate_answer(self, conversation: Conversation, index: int, text: str) -> tuple[int, int]:
         """Return where answer `index` starts and where its content ends in the rendered conversation.

@@ -86,19 +86,16 @@ class ContinuousBatching:
             with self._changed:
                 while not self._waiting and not self._live and not self._stopping:
                     self._changed.wait()
-                self._leave()
+                # The places of answers that are over, or whose caller has left, become free.
+                for answer in (*self._live, *self._waiting):
+                    if answer.abandoned:
+                        answer.end()
+                self._live = [answer for answer in self._live if not answer.ended]
+                self._waiting = deque(answer for answer in self._waiting if not answer.ended)
                 self._make_room()
                 self._join()
             if self._live and not self._stopping:
                 self._step()
-
-    def _leave(self) -> None:
-        """Free the places of answers that are over, or whose caller has left."""
-        for answer in (*self._live, *self._waiting):
-            if answer.abandoned:
-                answer.end()
-        self._live = [answer for answer in self._live if not answer.ended]
-        self._waiting = deque(answer for answer in self._waiting if not answer.ended)
 
     def _join(self) -> None:
         """Give free places to those that wait, the first one first; each needs room in its model's cache, too.

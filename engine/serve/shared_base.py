@@ -95,17 +95,15 @@ class TokenLayout:
             arrays.append(torch.tensor([kind for row in rows for kind in row.types or [0] * len(row.ids)]))
         self.ids, self.positions, self.first_tokens, *types = move_together(arrays, device)
         self.types = types[0] if types else None
-        # Added to the scores, (texts, 1, 1, longest); None without padding.
-        self.attention_mask = _attention_mask(length_of_text, device) if self.rectangle.is_padded else None
-
-
-def _attention_mask(lengths: Tensor, device: torch.device) -> Tensor:
-    """Return 0 for tokens and -inf for padding, as numbers: attention would convert a mask of booleans in each layer."""
-    longest = int(lengths.max())
-    aligned = -(-longest // 8) * 8  # kernels for GPUs would copy rows that start elsewhere
-    mask = torch.zeros(len(lengths), 1, 1, aligned)
-    mask.masked_fill_(torch.arange(aligned) >= lengths[:, None, None, None], -math.inf)
-    return mask.to(device)[..., :longest]
+        # Added to the scores, (texts, 1, 1, longest): 0 for tokens and -inf for padding; None without padding.
+        self.attention_mask: Tensor | None = None
+        if self.rectangle.is_padded:
+            longest = max(lengths)
+            aligned = -(-longest // 8) * 8  # kernels for GPUs would copy rows that start elsewhere
+            # Numbers, because attention would convert a mask of booleans in each layer.
+            mask = torch.zeros(len(lengths), 1, 1, aligned)
+            mask.masked_fill_(torch.arange(aligned) >= length_of_text[:, None, None, None], -math.inf)
+            self.attention_mask = mask.to(device)[..., :longest]
 
 
 class SharedBaseModel:

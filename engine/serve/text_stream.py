@@ -32,7 +32,11 @@ class TextStream:
 
     def add(self, token: int) -> str:
         """Return the text that can be shown after one more token. Sets `stopped` if a stop string is complete."""
-        self._held += self._decode(token)
+        try:
+            self._held += self._decoder.step(self.tokenizer, token) or ""
+        except Exception:  # the library gives up where bytes that make no character change what it has shown of them
+            self._decoder = self._new_decoder()
+            self._held += self._decoder.step(self.tokenizer, token) or ""
         places = [place for text in self.stop if (place := self._held.find(text)) >= 0]
         if places:
             self.stopped = True
@@ -42,14 +46,6 @@ class TextStream:
         end = len(self._held) - held_back
         shown, self._held = self._held[:end], self._held[end:]
         return shown
-
-    def _decode(self, token: int) -> str:
-        """Return the text that one more token completes; without bytes before it that make no character."""
-        try:
-            return self._decoder.step(self.tokenizer, token) or ""
-        except Exception:  # the library gives up where such bytes change what it has shown of them
-            self._decoder = self._new_decoder()
-            return self._decoder.step(self.tokenizer, token) or ""
 
     def end(self) -> str:
         """Return what was held back, once no token follows. Half of a character is dropped."""

@@ -45,18 +45,13 @@ class TokenSampler:
         draw = float(self.random.random())
         if self.top_p >= 1:
             return _find(probabilities.double().cumsum(dim=0), draw)
-        likeliest, tokens = self._likeliest(probabilities)
+        # At least the tokens that hold top_p together, likeliest first. A few are found sooner than all are sorted.
+        likeliest, tokens = probabilities.topk(min(MOST_LIKELY, len(probabilities)))
+        if float(likeliest.sum()) < self.top_p:
+            likeliest, tokens = probabilities.sort(descending=True)
         sums = likeliest.double().cumsum(dim=0)
         count = int(torch.searchsorted(sums, self.top_p)) + 1
         return int(tokens[_find(sums[:count], draw)])
-
-    def _likeliest(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Return at least the tokens that hold top_p together, likeliest first: their probabilities and ids."""
-        few = probabilities.topk(min(MOST_LIKELY, len(probabilities)))
-        if float(few.values.sum()) >= self.top_p:
-            return few.values, few.indices
-        every = probabilities.sort(descending=True)
-        return every.values, every.indices
 
 
 def _find(sums: Tensor, draw: float) -> int:

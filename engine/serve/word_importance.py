@@ -71,7 +71,9 @@ def measure_word_importance(
     deadline = time.monotonic() + seconds
     texts = [text] if text_pair is None else [text, text_pair]
     (answer,) = predict_variants(predict, [texts])
-    words = find_words(texts)
+    words_of_text = [[(which, *match.span()) for match in WORD.finditer(each)] for which, each in enumerate(texts)]
+    in_turns = [word for turn in zip_longest(*words_of_text) for word in turn if word is not None]
+    words = in_turns[:MOST_WORDS]
     values: dict[Piece, tuple[float, ...]] = {}
     for first in range(0, len(words), BATCH):
         batch = words[first : first + BATCH]
@@ -102,13 +104,6 @@ def make_explanation(
         for content, pieces in zip(texts, split_into_pieces(texts), strict=True)
     ]
     return Explanation(output, value, words[0], words[1] if len(words) > 1 else None, completeness_error)
-
-
-def find_words(texts: list[str]) -> list[Piece]:
-    """Return the first MOST_WORDS words of a text, or of both texts of a pair in turns."""
-    words = [[(which, *match.span()) for match in WORD.finditer(text)] for which, text in enumerate(texts)]
-    in_turns = [word for turn in zip_longest(*words) for word in turn if word is not None]
-    return in_turns[:MOST_WORDS]
 
 
 def split_into_pieces(texts: list[str]) -> list[list[Piece]]:

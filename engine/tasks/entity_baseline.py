@@ -29,17 +29,13 @@ def dictionary_entity_f1(
     Raises BaselineTooSlowError.
     """
     check_time = time_limit(CPU_SECONDS)
-    labels = _collect_labels(train_texts, train_entities)
-    return entity_f1(_mark_entities(held_out_texts, labels, check_time), held_out_entities)
-
-
-def _collect_labels(texts: Sequence[str], entities: Iterable[Entity]) -> dict[Pieces, str]:
-    """Return the most frequent label of each entity by its pieces; the first by name among equals."""
-    counts: dict[Pieces, Counter[str]] = defaultdict(Counter)
-    for row, start, end, label in entities:
-        counts[tuple(PIECE.findall(texts[row][start:end]))][label] += 1
+    counts: dict[Pieces, Counter[str]] = defaultdict(Counter)  # of the labels of each entity
+    for row, start, end, label in train_entities:
+        counts[tuple(PIECE.findall(train_texts[row][start:end]))][label] += 1
     counts.pop((), None)  # blanks only
-    return {pieces: min(labels, key=lambda label: (-labels[label], label)) for pieces, labels in counts.items()}
+    # The first by name among labels that are as frequent.
+    labels = {pieces: min(known, key=lambda label: (-known[label], label)) for pieces, known in counts.items()}
+    return entity_f1(_mark_entities(held_out_texts, labels, check_time), held_out_entities)
 
 
 def _mark_entities(texts: Sequence[str], labels: dict[Pieces, str], check_time: Callable[[], None]) -> Iterator[Entity]:

@@ -170,7 +170,12 @@ class Task(TextTask):
                 span["probability"] = probability
             true = self._spans(part.entities[part.entities[:, ROW] == row])
             worst.append({"text": texts[row], "entities": true, "predicted": predicted, "loss": float(losses[row])})
-        described = {"baseline": {"constant_entity_f1": self._constant_entity_f1(part)}, "worst": worst}
+        # The strict F1 of marking every token as an entity of the most frequent label.
+        rows = part.windows.text_of_counted()
+        label = np.bincount(self.train.entities[:, LABEL], minlength=1).argmax()
+        every_token = np.column_stack([rows, part.windows.spans, np.full(len(rows), label)])
+        constant_f1 = entity_f1(self._named(every_token), self._named(part.entities))
+        described = {"baseline": {"constant_entity_f1": constant_f1}, "worst": worst}
         return described | ({"calibration": self.calibration} if self.calibration else {})
 
     def baseline(self) -> dict[str, float]:
@@ -227,13 +232,6 @@ class Task(TextTask):
     def _cut_into_windows(self, texts: list[str], cache_dir: Path | None) -> Windows:
         tokenizer = tokenizer_with_places(self.tokenizer, self.config.model.name)
         return cut_into_windows(texts, tokenizer, self.max_length, cache_dir)
-
-    def _constant_entity_f1(self, part: EntitySplit) -> float:
-        """Return the strict F1 of marking every token as an entity of the most frequent label."""
-        rows = part.windows.text_of_counted()
-        label = np.bincount(self.train.entities[:, LABEL], minlength=1).argmax()
-        every_token = np.column_stack([rows, part.windows.spans, np.full(len(rows), label)])
-        return entity_f1(self._named(every_token), self._named(part.entities))
 
     def _named(self, entities: np.ndarray) -> list[Entity]:
         """Return entities as the metrics take them."""

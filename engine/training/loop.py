@@ -265,7 +265,10 @@ class Loop:
         state.history.append(
             self.place_on_curve() | {f"eval_{name}": value for name, value in scores.items()} | written
         )
-        _thin_answers(state.history)
+        with_answers = [point for point in state.history if "answers" in point]
+        if len(with_answers) > MOST_EVALUATIONS:  # those of every second evaluation are dropped
+            for point in with_answers[1:-1:2]:
+                del point["answers"]
         yield Evaluated(state.step, self.epoch, scores, state.tokens, state.runtime_s, answers)
 
     def save(self) -> Checkpointed:
@@ -277,14 +280,6 @@ class Loop:
         self.plan.world.barrier(self.plan.device)
         path = self.checkpoints.path(self.state.step)
         return Checkpointed(self.state.step, str(path), self.checkpoints.named_steps(self.state))
-
-
-def _thin_answers(history: list[dict[str, Any]]) -> None:
-    """Drop the answers of every second evaluation from the history, once more than MOST_EVALUATIONS have some."""
-    with_answers = [point for point in history if "answers" in point]
-    if len(with_answers) > MOST_EVALUATIONS:
-        for point in with_answers[1:-1:2]:
-            del point["answers"]
 
 
 def _not_finite_error(steps_before: int, precision: str) -> LossNotFiniteError:

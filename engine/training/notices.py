@@ -45,7 +45,10 @@ def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
         yield Notice("warning", "unknown_split", message)
 
     share = facts.get("held_out_share")
-    if share is not None and share > MUCH_MORE * facts["eval_fraction"] + first_of_each_label(facts):
+    # One row of each label is held out in any case, so that each label is evaluated.
+    if share is not None and share > MUCH_MORE * facts["eval_fraction"] + (
+        len(facts["labels"]) / max(1, facts["train_rows"] + facts["eval_rows"])
+    ):
         message = Sentence(
             gettext_noop(
                 "{share:.0%} of the rows are held out for evaluation instead of {wanted:.0%}: near-duplicates stay on one "
@@ -64,11 +67,6 @@ def data_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:
         yield Notice("info", "truncated", message)
 
     yield from entity_notices(facts)
-
-
-def first_of_each_label(facts: Mapping[str, Any]) -> float:
-    """Return the share of the rows that is held out in any case, so that each label is evaluated."""
-    return len(facts["labels"]) / max(1, facts["train_rows"] + facts["eval_rows"])
 
 
 def entity_notices(facts: Mapping[str, Any]) -> Iterator[Notice]:

@@ -157,7 +157,10 @@ def check_saved_model(folder: Path, base: Path, plan: DevicePlan, evaluated: Eva
     _compare_tokens(folder, evaluated)
     # bf16 rounds the evaluation, not what is served.
     tolerance = BF16_TOLERANCE if plan.dtype == torch.bfloat16 else FP32_TOLERANCE
-    served = _fits_as_served(folder, base, plan)
+    # It is served in fp32, for which memory may not suffice: training may have used less per weight. With quantisation, the
+    # evaluation computed with rounded weights, which serving does not have.
+    free = torch.cuda.mem_get_info(plan.device)[0] if plan.device.type == "cuda" else free_bytes()
+    served = plan.quantization is None and MARGIN * (fp32_bytes(base) + fp32_bytes(folder)) <= free
     if not served:
         plain = _plain_logits(folder, base, plan, evaluated, served)
         difference = _compare(IN_PEFT, plain, evaluated.logits, tolerance, plan)
@@ -185,15 +188,6 @@ def verify_saved_files(folder: Path) -> None:
             error=error.message,
         )
         raise CheckpointDamagedError(message, **error.facts) from error
-
-
-def _fits_as_served(folder: Path, base: Path, plan: DevicePlan) -> bool:
-    """Return whether the model fits into free memory in fp32, as it is served. Training may have used less per weight."""
-    if plan.quantization is not None:
-        return False  # the evaluation computed with rounded weights, which serving does not have
-    cuda = plan.device.type == "cuda"
-    free = torch.cuda.mem_get_info(plan.device)[0] if cuda else free_bytes()
-    return MARGIN * (fp32_bytes(base) + fp32_bytes(folder)) <= free
 
 
 def _compare_tokens(folder: Path, evaluated: EvaluatedTexts) -> None:

@@ -211,7 +211,11 @@ def find_cause(evidence: Mapping[str, Any]) -> Cause:
         return "learning_rate_too_high"
     if evidence["unknown_token_share"] >= MANY_UNKNOWN:
         return "unknown_tokens"
-    if evidence["highest_learning_rate"] >= HIGH_RATE and min(fall, _fall_below_guessing(evidence)) < CLEAR_FALL:
+    # A run that diverges in its first steps may start from a loss of 50: its loss has fallen then, and yet it learned nothing.
+    guessing = evidence.get("loss_of_guessing")  # runs of earlier releases have none
+    is_known = guessing and evidence["loss_at_end"] is not None
+    below_guessing = 1 - evidence["loss_at_end"] / guessing if is_known else 1.0
+    if evidence["highest_learning_rate"] >= HIGH_RATE and min(fall, below_guessing) < CLEAR_FALL:
         return "learning_rate_too_high"
     norm = evidence["median_grad_norm"]
     if evidence["precision"] != "fp32" and norm is not None and norm < VANISHED:
@@ -229,15 +233,6 @@ def _fall_of_loss(evidence: Mapping[str, Any]) -> float:
     """Return the share by which the training loss has fallen; 0 if that is not known."""
     start = evidence["loss_at_start"]
     return 1 - evidence["loss_at_end"] / start if start else 0.0
-
-
-def _fall_below_guessing(evidence: Mapping[str, Any]) -> float:
-    """Return by which share the last loss is below that of guessing, 1 where that is not known.
-
-    A run that diverges in its first steps may start from a loss of 50: its loss has fallen then, and yet it learned nothing.
-    """
-    guessing = evidence.get("loss_of_guessing")  # runs of earlier releases have none
-    return 1 - evidence["loss_at_end"] / guessing if guessing and evidence["loss_at_end"] is not None else 1.0
 
 
 def _recall_above_chance(confusion: list[list[int]]) -> float:
