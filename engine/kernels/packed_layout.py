@@ -72,11 +72,9 @@ class PackedLayout:
 
     def to(self, device: torch.device) -> PackedLayout:
         """Return the same on a device."""
-        return (
-            self
-            if self.sharing is None
-            else PackedLayout(self.lengths, Sharing(*(each.to(device) for each in self.sharing)))
-        )
+        if self.sharing is None:
+            return self
+        return PackedLayout(self.lengths, Sharing(*(each.to(device) for each in self.sharing)))
 
 
 def share_prefixes(ids: Tensor, lengths: list[int]) -> PackedLayout:

@@ -103,7 +103,7 @@ class CausalForward:
             packed_layout=layout.to(device),
             use_cache=False,
         )
-        sources = packed.sources if layout.sharing is None else layout.sharing.computed[packed.sources]
+        sources = layout.computed_tokens()[packed.sources]
         return cast(Tensor, output.last_hidden_state[0].index_select(0, sources.to(device)))
 
     def layout_of(self, packed: PackedConversations) -> PackedLayout:
